@@ -1,0 +1,75 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "models/parameterization.h"
+
+namespace models {
+
+/// Axes: K slots (trials side by side), B sequences, T tokens, V vocabulary.
+
+/// One parameter of all slots.
+struct Parameter {
+  TensorSpec spec;
+  at::Tensor value;  // [K, dims...], float32 leaf that requires a gradient
+};
+/// State that is trained by no gradient: the balancing bias of a MoE block, [K, N] float32.
+struct Buffer {
+  std::string name;
+  at::Tensor value;
+};
+
+struct ModelOptions {
+  RunShape run;
+  RunShape proxy;
+  RuleOptions rule;
+  std::int64_t slots = 1;  // K
+  at::Device device = at::kCPU;
+  bool bfloat16 = false;        // activations and matrix products; master weights stay float32
+  bool balance_by_bias = true;  // DeepSeek-V3 style: the bias picks experts, the gates do not see it
+  double balance_rate = 1e-3;
+};
+
+/// K models of one shape that train together. Slot k never sees slot j: on a CPU its numbers are, bit for
+/// bit, those of a model with K = 1.
+class Model {
+ public:
+  virtual ~Model() = default;
+
+  std::vector<Parameter>& parameters() { return parameters_; }
+  std::vector<Buffer>& buffers() { return buffers_; }
+  const ModelOptions& options() const { return options_; }
+
+  /// Fills slot k's weights: normal, std = init_std * group_scaling().init_std, norm gains 1, buffers 0.
+  /// The generator is keyed by (seed, tensor name): independent of K, of k and of the device.
+  void initialise(std::int64_t slot, std::uint64_t seed, double init_std);
+
+  /// Mean next-token loss of each slot, nats, [K] float32, with a graph unless gradients are off.
+  /// tokens [K, B, T+1] int64 on the model's device: inputs are the first T, targets the last T.
+  virtual at::Tensor loss(const at::Tensor& tokens_KBT) = 0;
+
+  /// After an optimizer step: moves the balancing bias by the expert load of the last loss() with a graph.
+  /// Slots with active[k] == false are left alone.
+  virtual void update_balance(const std::vector<bool>& active) = 0;
+
+  /// Share of the tokens of the busiest expert times N / a, worst block, per slot; empty for a dense model.
+  virtual std::vector<double> load_imbalance() const = 0;
+
+ protected:
+  explicit Model(const ModelOptions& options);
+
+  ModelOptions options_;
+  std::vector<Parameter> parameters_;
+  std::vector<Buffer> buffers_;
+};
+
+/// The one list of model families. Throws std::invalid_argument for a shape that validate() refuses.
+std::unique_ptr<Model> make_model(const ModelOptions& options);
+
+}  // namespace models

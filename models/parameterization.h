@@ -1,0 +1,87 @@
+#pragma once
+
+#include <string_view>
+
+#include "models/shape.h"
+
+namespace models {
+
+/// How hyperparameters tuned on one shape become values for another. Every exponent of every rule stands in
+/// parameterization.cpp and nowhere else; models/README.md is the table.
+enum class Parameterization {
+  sp,            // standard: the proxy's values as they are
+  mup,           // Tensor Programs V, Table 3 (arXiv:2203.03466), fan-in rule for every matrix
+  complete_mue,  // Complete-muE (arXiv:2605.23893), on top of CompleteP (depth) and Complete(d)P (batch,
+                 // duration)
+};
+
+/// Weight decay of hidden matrices under width; the sources differ.
+/// literal: lambda unchanged (blog of Complete-muE). scaled: lambda * rho_d, so lr*lambda is constant
+/// (CompleteP, Complete(d)P Table 1). independent: decay is not multiplied by LR at all.
+enum class WdWidth { literal, scaled, independent };
+
+/// Final head under width m. published: std m^-1/2, LR m^-1, multiplier m^-1 (blog of Complete-muE; together
+/// that is not muP). mup: multiplier m^-1 only (TP5 Table 9). complete_dp: std m^-1, LR m^-1, WD m (CdP Table
+/// 1).
+enum class HeadRule { published, mup, complete_dp };
+
+struct RuleOptions {
+  Parameterization rule = Parameterization::complete_mue;
+  double depth_exponent = 1.0;     // alpha of CompleteP: branches times m_L^-alpha
+  double duration_exponent = 0.5;  // LR, WD times (rho_B/rho_D)^exponent; 0.5 is Complete(d)P Table 1
+  WdWidth wd_width = WdWidth::scaled;
+  HeadRule head = HeadRule::published;
+  bool operator==(const RuleOptions&) const = default;
+};
+
+/// What is trained and for how long: a shape, `batch` sequences a step, `steps` steps.
+struct RunShape {
+  ModelShape shape;
+  std::int64_t batch = 32;
+  std::int64_t steps = 1000;
+  bool operator==(const RunShape&) const = default;
+};
+
+/// Factors on the proxy's values for one tensor group. All are exactly 1 when target == proxy.
+struct GroupScaling {
+  double init_std = 1;
+  double lr = 1;
+  double wd = 1;
+  double eps = 1;
+  double one_minus_beta = 1;  // on both 1-beta1 and 1-beta2
+  double forward = 1;         // multiplier in the forward pass: of the attention branch (`attention`), of the
+                              // FFN/MoE branch (`*_down`: A times depth), of the logits (`head`); 1 elsewhere
+};
+
+/// The rule: planner, initialiser and optimizer all call this one function.
+/// REQUIRES: the proxy is dense; its expansion e0 = ffn_width / width is the unit that H_act is measured in.
+GroupScaling group_scaling(TensorGroup group, const RunShape& target, const RunShape& proxy,
+                           const RuleOptions& options);
+
+/// R, the factor on the normalised routed sum: a under Complete-muE, 1 under SP and muP. Shared experts
+/// have 1.
+double route_scale(const ModelShape& shape, const RuleOptions& options);
+
+/// 1 - (1 - beta) * factor. Throws std::invalid_argument when 1 - beta would reach 1.
+double scaled_beta(double beta, double one_minus_beta_factor, std::string_view which);
+
+/// Norm gains are not decayed (as in CompleteP's code); everything else is.
+bool decays(TensorGroup group);
+
+/// Predicted ratio of the gradient-noise level sigma_0 = eta * sigma_exp against the proxy at equal LR
+/// factor: per-expert batch is B*a/N, so sqrt(N/a) at equal batch; duration scales it by lr factor /
+/// sqrt(rho_B). The covariate printed beside each drift (Complete-muE section on bridges).
+double sigma0_ratio(const RunShape& target, const RunShape& proxy, const RuleOptions& options);
+
+/// "width", "batch and duration", ...: in words, the formula and source behind one group's factors.
+std::string_view source(TensorGroup group, Parameterization rule);
+
+std::string_view name(Parameterization rule);
+std::string_view name(WdWidth mode);
+std::string_view name(HeadRule rule);
+/// Throw std::invalid_argument listing the known names.
+Parameterization parse_parameterization(std::string_view text);
+WdWidth parse_wd_width(std::string_view text);
+HeadRule parse_head_rule(std::string_view text);
+
+}  // namespace models

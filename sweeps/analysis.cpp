@@ -1,0 +1,1 @@
+#include "sweeps/analysis.h"

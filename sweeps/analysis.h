@@ -1,0 +1,61 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "sweeps/drift.h"
+#include "sweeps/fit.h"
+#include "sweeps/plan.h"
+#include "sweeps/study.h"
+#include "sweeps/transfer.h"
+
+namespace sweeps {
+
+/// Where a study stands. Each stage is a pure function of the results so far, so any stage can be computed
+/// again from the database and a killed run goes on where it was.
+enum class Stage { scan, sweep, targets, done };
+std::string_view name(Stage stage);
+
+/// The initial-std scan: for each std the losses at the start LR and one octave either side.
+struct ScanRow {
+  double init_std = 0;
+  std::vector<TrialResult> trials;  // in order of LR
+  std::optional<TrialResult> best;  // lowest loss; absent while none is complete
+};
+
+struct TargetAnalysis {
+  TargetSpec spec;
+  TargetConfig config;
+  std::optional<TrialResult> transferred;  // at the transferred point
+  std::optional<TrialResult> baseline;     // same shape under SP at the proxy's values
+  std::vector<TrialResult> around;         // the drift design, the transferred point included
+  std::optional<DriftReport> drift;        // once all of `around` has ended
+  std::optional<double> tolerance;         // nats; known once the transferred point is trained
+};
+
+struct Analysis {
+  Stage stage = Stage::scan;
+  std::vector<ScanRow> scan;
+  double init_std = 0;                     // the proxy's, scanned or given
+  std::vector<TrialResult> sweep;          // proxy trials, extensions included
+  std::optional<FitResult> fit;            // once all of `sweep` has ended
+  std::optional<Hyperparameters> optimum;  // rule coordinates
+  std::vector<TargetAnalysis> targets;     // once there is an optimum
+  int num_failed = 0;                      // trials without a result after their retries
+  std::vector<TrialSpec> missing;          // trials of this stage that have not ended: what to run next
+  /// Design 7: 0 done and every gate passed; 1 failed trials; 3 DRIFT; 4 no verdict yet. Meaningful when
+  /// done.
+  int exit_code = 0;
+  std::vector<std::string> notes;  // why the exit code, what would settle it
+};
+
+/// Looks every planned trial up in `results` by key and takes each decision that they allow: best init std,
+/// fit and up to [search] extensions on an edge, optimum, transfer, drift with up to 4 extensions.
+/// REQUIRES: study.data.fingerprint is filled in. Throws std::invalid_argument where the rule refuses.
+Analysis analyse(const Study& study, const std::vector<TrialResult>& results);
+
+/// Results as the fit sees them: rule coordinates, diverged kept as barriers, failed left out.
+std::vector<FitPoint> fit_points(const std::vector<TrialResult>& trials);
+
+}  // namespace sweeps

@@ -1,0 +1,57 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "sweeps/fit.h"
+
+namespace sweeps {
+
+/// Did a target's optimum move from the transferred point, and what does that cost?
+/// Decided by equivalence: PASS only when the cost is proven small, DRIFT only when it is proven real.
+enum class Verdict { pass = 0, drift = 1, not_bracketed = 2, inconclusive = 3, unusable = 4 };  // stored
+
+struct DriftOptions {
+  double tolerance = 0.003;  // eps, nats
+  double lr_shift = 0.5;     // D0, octaves
+  double wd_shift = 1.0;
+  int extensions_left = 0;  // above 0: the pipeline can still add points on an edge
+  FitOptions fit;           // prior = the proxy's shape
+};
+
+struct Estimate {
+  double value = 0;
+  Interval ci;
+};
+
+struct DriftReport {
+  Verdict verdict = Verdict::unusable;
+  std::string reason;  // one sentence
+  int num_points = 0, num_diverged = 0;
+  double tolerance = 0;
+  double sigma = 0;
+  Estimate lr, wd, tau;                   // octaves, target optimum minus transferred point (a constant)
+  Estimate lr_from_proxy, wd_from_proxy;  // minus the proxy's optimum, both random
+  double regret = 0;                      // nats, at the transferred point
+  double regret_debiased = 0;
+  double regret_upper = 0;              // 95 %
+  double probability_within = 0;        // P(regret < tolerance)
+  double gradient_p = 1;                // F test of "the gradient at the transferred point is zero"
+  bool location_equivalent = false;     // 90 % interval of the LR (and WD) drift inside the bounds
+  int more_runs = 0;                    // still needed, when inconclusive
+  double curvature_bound = 0;           // sqrt(2 eps / hx), octaves
+  double lr_factor = 1, wd_factor = 1;  // correction, when DRIFT
+  bool prior_conflict = false;          // posterior curvature > 2 sd from the prior; refitted without it
+  std::optional<Optimum> fit;
+};
+
+/// `points` are the target's trials in rule coordinates; (x, y) the transferred point; `proxy` the proxy's
+/// fit.
+DriftReport judge_drift(const std::vector<FitPoint>& points, double x, double y, const Optimum& proxy,
+                        const DriftOptions& options);
+
+std::string_view name(Verdict verdict);
+/// Design 7: pass 0, drift 3, everything undecided 4.
+int exit_code(Verdict verdict);
+
+}  // namespace sweeps

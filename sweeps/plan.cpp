@@ -1,0 +1,1 @@
+#include "sweeps/plan.h"

@@ -1,0 +1,87 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "sweeps/trial.h"
+
+namespace sweeps {
+
+/// The values one hyperparameter may take. Either `values` (at least one) or a range.
+struct Range {
+  double min = 0;
+  double max = 0;
+  bool log_scale = true;
+  std::vector<double> values;  // explicit grid; then min and max are its ends
+  int count = 0;               // grid points of a range, end points included
+};
+
+enum class SearchMethod { grid, random, list };
+
+struct SearchSpec {
+  SearchMethod method = SearchMethod::grid;
+  int max_trials = 36;  // random: this many points; grid, list: an upper limit that is an error to exceed
+  int replicates = 1;   // seeds per point
+  int extensions = 4;   // times the sweep may grow where the optimum lies on an edge
+  std::vector<std::pair<double, double>> points;  // list: (lr, wd)
+};
+
+struct SpaceSpec {
+  Range lr;
+  Range wd;
+  std::vector<double> init_std;  // empty: train.init_std is used as it is; else scanned first
+  double scan_lr = 0;            // start LR of the scan; default the geometric middle of lr
+  double scan_wd = 0;            // WD of the scan; default the geometric middle of wd
+};
+
+/// One [[target]]: a shape to transfer to and train.
+struct TargetSpec {
+  std::string name;
+  models::RunShape run;
+  bool drift = false;    // sweep around the transferred point and judge
+  bool baseline = true;  // also train the same shape under SP at the proxy's values
+};
+
+struct DriftSpec {
+  double tolerance_fraction = 0.001;  // of the target's loss; or
+  double tolerance_nats = 0;          // absolute, if above 0
+  double lr_shift = 0.5;              // octaves, "location equivalent" bounds
+  double wd_shift = 1.0;
+  int max_trials = 25;
+};
+
+struct ResourceSpec {
+  std::vector<std::string> devices;  // resolved names or "auto"
+  int workers_per_device = 1;
+};
+
+struct RetrySpec {
+  int crash = 2;
+  int stop_after = 5;  // failures in a row from different trials; 0 = never
+};
+
+/// Everything one TOML file asks for, every default filled in. `load_study` makes it; nothing changes it
+/// after.
+struct Study {
+  std::string name;
+  std::uint64_t seed = 1;
+  std::string text;  // resolved study as TOML, every default filled in; stored
+  std::string hash;  // of the resolved text
+  DataSpec data;
+  models::RunShape proxy;  // the dense proxy
+  Schedule schedule;
+  Hyperparameters base;  // adamw and init_std; lr and wd are set by the sweep
+  double clip = 1.0;
+  Precision precision = Precision::float32;
+  Balancing balancing = Balancing::bias;
+  EvalSpec eval;
+  SpaceSpec space;
+  SearchSpec search;
+  models::RuleOptions rule;
+  std::vector<TargetSpec> targets;
+  DriftSpec drift;
+  ResourceSpec resources;
+  RetrySpec retry;
+};
+
+}  // namespace sweeps

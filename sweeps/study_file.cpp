@@ -1,0 +1,1 @@
+#include "sweeps/study_file.h"
