@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Builds everything and runs every test.
+#   ./tests/run.sh                 all of them, through ctest; more arguments go to ctest (-R fit, -V)
+#   ./tests/run.sh --fast          leaves out the tests tagged [slow]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+./setup.sh
+cmake --preset release -DTUNEONCE_TESTS=ON >/dev/null
+cmake --build --preset release
+export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+if [ "${1:-}" = --fast ]; then
+  ./tests/includes_test.sh
+  ./build/release/bin/tuneonce_tests '~[slow]'
+  exec ./build/release/bin/tuneonce_worker_tests '~[slow]'
+fi
+exec ctest --preset release -j"$(nproc)" "$@"
