@@ -1,0 +1,29 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+namespace orchestrator {
+
+/// `tuneonce data fetch NAME`: corpora that Debian packages carry, unpacked without root and without the
+/// services the packages would start.
+
+/// GCIDE (Debian's dict-gcide) as plain text: one document per headword, all its senses together, paragraphs
+/// on one line each, documents separated by a blank line; source tags and documents under 40 bytes dropped.
+std::string clean_gcide(std::string_view dictionary);
+
+struct Corpus {
+  std::filesystem::path folder;
+  std::uintmax_t bytes = 0;
+  bool fetched = false;  // false: it was there already
+};
+
+/// $XDG_CACHE_HOME/tuneonce, or ~/.cache/tuneonce.
+std::filesystem::path corpus_cache();
+
+/// Fetches a corpus into `cache`/name unless it is there already. Throws std::runtime_error with what failed
+/// and what would help: an unknown name, no apt-get, no network, a full disk.
+Corpus fetch_corpus(std::string_view name, const std::filesystem::path& cache);
+
+}  // namespace orchestrator
