@@ -12,8 +12,8 @@ struct Range {
   double min = 0;
   double max = 0;
   bool log_scale = true;
-  std::vector<double> values;  // explicit grid; then min and max are its ends
-  int count = 0;               // grid points of a range, end points included
+  std::vector<double> values = {};  // explicit grid; then min and max are its ends
+  int count = 0;                    // grid points of a range, end points included
 };
 
 enum class SearchMethod { grid, random, list };
