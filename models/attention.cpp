@@ -1,0 +1,13 @@
+#include "models/attention.h"
+
+#include "models/ops/linear.h"
+
+namespace models {
+
+at::Tensor attention(const at::Tensor& x_KRD, const AttentionWeights& weights, std::int64_t T,
+                     std::int64_t head_size, const ops::RotaryTable& table) {
+  const at::Tensor qkv_KRC = ops::linear(x_KRD, weights.qkv_KDC);
+  return ops::linear(ops::causal_attention(qkv_KRC, T, head_size, table), weights.out_KDD);
+}
+
+}  // namespace models
