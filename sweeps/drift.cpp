@@ -1,1 +1,265 @@
 #include "sweeps/drift.h"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+
+#include <fmt/format.h>
+#include <Eigen/LU>
+#include <boost/math/distributions/fisher_f.hpp>
+
+#include "sweeps/profile_region.h"
+
+// fit-and-drift 4: definitions 4.1, the target's fit 4.2, the decision 4.3.
+namespace sweeps {
+namespace {
+
+constexpr int kFewestRuns = 7;
+constexpr double kSigmaLimit = 3;  // times the tolerance
+constexpr double kConflict = 2;    // prior sd between the target's curvature and the proxy's
+constexpr double kDriftP = 0.01;
+constexpr int kFewestWithoutPrior = 8;  // runs for a two-dimensional fit of its own
+constexpr double kWidened = 4;          // the prior's sd with fewer runs than that
+constexpr int kMostRuns = 999;          // "still needed": beyond this the number means nothing
+
+std::string count(int n, const std::string& noun) {
+  return fmt::format("{} {}{}", n, noun, n == 1 ? "" : "s");
+}
+
+bool conflicts(const Optimum& fit, const ShapePrior& prior) {
+  const bool lr = std::abs(fit.hx - prior.hx) > kConflict * prior.hx_sd();
+  return lr || (prior.wd && std::abs(fit.hy - prior.hy) > kConflict * prior.hy_sd());
+}
+
+/// Without the prior where its shape is not the target's. Fewer runs than a fit of its own needs keep a
+/// prior so wide that it only closes the gap.
+FitResult fit_target(const std::vector<FitPoint>& points, FitOptions options, bool& conflict) {
+  FitResult result = fit_optimum(points, options);
+  const auto* fit = std::get_if<Optimum>(&result);
+  conflict = fit && conflicts(*fit, *options.prior);
+  if (!conflict) return result;
+  if (fit->num_points < kFewestWithoutPrior) {
+    options.prior->widen = kWidened;
+  } else {
+    options.nu0 = 6, options.sigma0 = options.prior->sigma;  // seeds are as noisy, whatever the shape
+    options.prior.reset();
+  }
+  return fit_optimum(points, options);
+}
+
+template <typename Difference>
+Estimate estimate(const Optimum& fit, double value, double floor, Difference&& difference) {
+  std::vector<double> draws;
+  for (std::size_t i = 0; i < fit.draws.size(); ++i) draws.push_back(difference(fit.draws[i], i));
+  return {value, draws_interval(value, std::move(draws), 0.95, floor)};
+}
+
+/// z_target - z_T with z_T a constant, and z_target - z_proxy with both random.
+void add_location(DriftReport& report, const Optimum& fit, double x, double y, const Optimum& proxy,
+                  double floor) {
+  using Draw = Optimum::Draw;
+  const double dx = fit.lr.estimate - x, dy = fit.wd.estimate - y;
+  report.lr = estimate(fit, dx, floor, [&](const Draw& d, std::size_t) { return d.x - x; });
+  report.wd = estimate(fit, dy, floor, [&](const Draw& d, std::size_t) { return d.y - y; });
+  report.tau =
+      estimate(fit, -(dx + dy), floor, [&](const Draw& d, std::size_t) { return -(d.x - x + d.y - y); });
+  // The draws of either fit lie in order of k: walk the proxy's in strides, so that no pair shares its k or
+  // its random numbers.
+  constexpr std::size_t kStride = 7919;
+  const auto partner = [&](std::size_t i) -> const Draw& {
+    return proxy.draws[(i + 1) * kStride % proxy.draws.size()];
+  };
+  const double both = floor * std::sqrt(2.0);
+  report.lr_from_proxy = estimate(fit, fit.lr.estimate - proxy.lr.estimate, both,
+                                  [&](const Draw& d, std::size_t i) { return d.x - partner(i).x; });
+  report.wd_from_proxy = estimate(fit, fit.wd.estimate - proxy.wd.estimate, both,
+                                  [&](const Draw& d, std::size_t i) { return d.y - partner(i).y; });
+}
+
+/// TOST at 5 %: the 90 % intervals of both drifts inside the bounds; both at once need no correction.
+bool location_equivalent(const Optimum& fit, double x, double y, const DriftOptions& options) {
+  std::vector<double> lr, wd;
+  for (const auto& draw : fit.draws) lr.push_back(draw.x - x), wd.push_back(draw.y - y);
+  const auto inside = [](Interval interval, double bound) {
+    return interval.lo > -bound && interval.hi < bound;
+  };
+  const double floor = options.fit.shape_floor;
+  return inside(draws_interval(fit.lr.estimate - x, lr, 0.9, floor), options.lr_shift) &&
+         inside(draws_interval(fit.wd.estimate - y, wd, 0.9, floor), options.wd_shift);
+}
+
+/// What the transferred point costs: over the draws, and of the mean surface less the bias that noise in the
+/// gradient puts in. Joint over LR and WD.
+void add_regret(DriftReport& report, const Optimum& fit, double x, double y, const GradientAt& gradient) {
+  std::vector<double> draws;
+  for (const auto& draw : fit.draws) draws.push_back(evaluate(fit, draw, x, y) - draw.loss);
+  const double n = static_cast<double>(draws.size());
+  report.probability_within =
+      static_cast<double>(std::ranges::count_if(draws, [&](double r) { return r < report.tolerance; })) / n;
+  const auto upper = draws.begin() + static_cast<std::ptrdiff_t>(0.95 * (n - 1));
+  std::nth_element(draws.begin(), upper, draws.end());
+  report.regret_upper = *upper;
+  report.regret = evaluate(fit, fit.mean, x, y) - fit.mean.loss;
+  const Eigen::Matrix2d h = hessian(fit.mean, fit.mean.x - fit.centre_x);
+  report.regret_debiased = report.regret;
+  if (h(0, 0) > 0 && h.determinant() > 0)
+    report.regret_debiased -= (h.inverse() * gradient.covariance).trace() / 2;
+}
+
+/// The F statistic of H0 "the gradient at the transferred point is zero", two degrees of freedom.
+double gradient_f(const GradientAt& gradient) {
+  return gradient.mean.dot(gradient.covariance.inverse() * gradient.mean) / 2;
+}
+
+/// n (half width / what is needed)^2, the way a standard error falls.
+int more_runs(const DriftReport& report, double f, double f_needed) {
+  double ratio = f_needed / std::max(f, 1e-9);  // a cost that is real but not yet proven
+  if (report.regret_debiased < report.tolerance) {
+    const double width = report.regret_upper - std::max(report.regret_debiased, 0.0);
+    const double needed = report.tolerance - std::max(report.regret_debiased, 0.0);
+    ratio = width * width / (needed * needed);
+  }
+  const double more = std::ceil(report.num_points * (ratio - 1));
+  return static_cast<int>(std::clamp(more, 1.0, static_cast<double>(kMostRuns)));
+}
+
+void decide(DriftReport& report, const Optimum& fit, const DriftOptions& options, double f) {
+  const boost::math::fisher_f f_distribution(2, fit.df);
+  report.gradient_p = cdf(complement(f_distribution, f));
+  if (report.regret_upper <= report.tolerance) {
+    report.verdict = Verdict::pass;
+    report.reason = report.location_equivalent
+                        ? "location equivalent"
+                        : "moved or not placed closely, harmless: the cost is below the tolerance";
+    return;
+  }
+  if (report.regret_debiased >= report.tolerance && report.gradient_p < kDriftP) {
+    report.verdict = Verdict::drift;
+    report.lr_factor = std::exp2(report.lr.value), report.wd_factor = std::exp2(report.wd.value);
+    report.reason = fmt::format("use LR x{:.2f}, WD x{:.2f}", report.lr_factor, report.wd_factor);
+    if (!fit.bracketed()) report.reason += "; at least, the optimum is not bracketed";
+    return;
+  }
+  if (!fit.bracketed() && options.extensions_left <= 0) {
+    report.verdict = Verdict::not_bracketed;
+    report.reason = "the target's optimum still lies on the edge of its trials";
+    return;
+  }
+  report.verdict = Verdict::inconclusive;
+  report.more_runs = more_runs(report, f, quantile(complement(f_distribution, kDriftP)));
+  report.reason = fit.bracketed()
+                      ? "the cost is neither proven small nor proven real"
+                      : "the target's optimum lies on the edge of its trials, which can be extended";
+}
+
+std::optional<std::string> why_unusable(const DriftReport& report, int num_points) {
+  if (2 * report.num_diverged > num_points)
+    return fmt::format("{} of {} runs diverged", report.num_diverged, num_points);
+  if (report.num_points < kFewestRuns)
+    return fmt::format("{} finished; at least {} are needed", count(report.num_points, "run"), kFewestRuns);
+  return std::nullopt;
+}
+
+std::optional<std::string> why_unusable(const FitResult& result, double tolerance) {
+  if (const auto* few = std::get_if<TooFewTrials>(&result)) return few->message;
+  if (const auto* rank = std::get_if<RankDeficient>(&result)) return rank->message;
+  const Optimum& fit = std::get<Optimum>(result);
+  if (!fit.wd_fitted) return "the runs have one WD level; a drift along WD could not be seen";
+  if (fit.sigma > kSigmaLimit * tolerance)
+    return fmt::format("noise {:.4f} nats is over {:g} times the tolerance {:.4f}; average seeds or raise it",
+                       fit.sigma, kSigmaLimit, tolerance);
+  return std::nullopt;
+}
+
+void count_runs(DriftReport& report, const std::vector<FitPoint>& points) {
+  double lowest = INFINITY;
+  for (const FitPoint& point : points)
+    if (!point.diverged && std::isfinite(point.loss)) lowest = std::min(lowest, point.loss);
+  for (const FitPoint& point : points)
+    ++(has_diverged(point, lowest) ? report.num_diverged : report.num_points);
+}
+
+}  // namespace
+
+ShapePrior shape_prior(const Optimum& proxy) {
+  ShapePrior prior;
+  prior.hx = proxy.hx, prior.hxy = proxy.hxy, prior.hy = proxy.hy;
+  prior.wd = proxy.wd_fitted;
+  prior.k = proxy.k;
+  prior.sigma = proxy.sigma;
+  return prior;
+}
+
+DriftReport judge_drift(const std::vector<FitPoint>& points, double x, double y, const Optimum& proxy,
+                        const DriftOptions& options) {
+  DriftReport report;
+  report.tolerance = options.tolerance;
+  count_runs(report, points);
+  if (const auto why = why_unusable(report, static_cast<int>(points.size()))) {
+    report.reason = *why;
+    return report;
+  }
+  FitOptions fit_options = options.fit;
+  if (!fit_options.prior) fit_options.prior = shape_prior(proxy);
+  const FitResult result = fit_target(points, fit_options, report.prior_conflict);
+  if (const auto* fit = std::get_if<Optimum>(&result)) report.sigma = fit->sigma;
+  if (const auto why = why_unusable(result, options.tolerance)) {
+    report.reason = *why;
+    return report;
+  }
+  const Optimum& fit = std::get<Optimum>(result);
+  const GradientAt gradient = gradient_at(fit, x, y);
+  add_location(report, fit, x, y, proxy, options.fit.shape_floor);
+  add_regret(report, fit, x, y, gradient);
+  report.location_equivalent = location_equivalent(fit, x, y, options);
+  report.curvature_bound = fit.hx > 0 ? std::sqrt(2 * options.tolerance / fit.hx) : INFINITY;
+  report.fit = fit;
+  decide(report, fit, options, gradient_f(gradient));
+  return report;
+}
+
+std::string drift_table_header() {
+  return fmt::format("{:<16} {:<9} {:<21} {:<21} {:<7} {:<19} {:<8} {}", "target", "runs(div)",
+                     "dLR oct [95%]", "dWD oct [95%]", "dtau", "regret nats [<=95%]", "P(R<eps)", "verdict");
+}
+
+std::string describe(const DriftReport& report, const std::string& target) {
+  const std::string runs = fmt::format("{} ({})", report.num_points, report.num_diverged);
+  std::string verdict = fmt::format("{} ({})", name(report.verdict), report.reason);
+  if (report.more_runs > 0) verdict += fmt::format("; about {} more", count(report.more_runs, "run"));
+  if (report.prior_conflict) verdict += "; curvature unlike the proxy's, which was not used";
+  if (!report.fit)
+    return fmt::format("{:<16} {:<9} {:<21} {:<21} {:<7} {:<19} {:<8} {}", target, runs, "-", "-", "-", "-",
+                       "-", verdict);
+  const auto shift = [](const Estimate& e) {
+    return fmt::format("{:+.2f} [{:+.2f},{:+.2f}]", e.value, e.ci.lo, e.ci.hi);
+  };
+  return fmt::format("{:<16} {:<9} {:<21} {:<21} {:<7} {:<19} {:<8.3f} {}", target, runs, shift(report.lr),
+                     shift(report.wd), fmt::format("{:+.2f}", report.tau.value),
+                     fmt::format("{:.4f} [<={:.4f}]", report.regret, report.regret_upper),
+                     report.probability_within, verdict);
+}
+
+std::string_view name(Verdict verdict) {
+  switch (verdict) {
+    case Verdict::pass: return "PASS";
+    case Verdict::drift: return "DRIFT";
+    case Verdict::not_bracketed: return "NOT BRACKETED";
+    case Verdict::inconclusive: return "INCONCLUSIVE";
+    case Verdict::unusable: return "UNUSABLE";
+  }
+  throw std::logic_error("name: unknown Verdict");
+}
+
+int exit_code(Verdict verdict) {
+  switch (verdict) {
+    case Verdict::pass: return 0;
+    case Verdict::drift: return 3;
+    case Verdict::not_bracketed:
+    case Verdict::inconclusive:
+    case Verdict::unusable: return 4;
+  }
+  throw std::logic_error("exit_code: unknown Verdict");
+}
+
+}  // namespace sweeps

@@ -16,7 +16,7 @@ struct DriftOptions {
   double lr_shift = 0.5;     // D0, octaves
   double wd_shift = 1.0;
   int extensions_left = 0;  // above 0: the pipeline can still add points on an edge
-  FitOptions fit;           // prior = the proxy's shape
+  FitOptions fit;           // its prior is the proxy's shape, shape_prior(proxy) when it names none
 };
 
 struct Estimate {
@@ -45,10 +45,17 @@ struct DriftReport {
   std::optional<Optimum> fit;
 };
 
+/// What a target's fit may take from the proxy's: curvatures, skew, noise; never location or level.
+ShapePrior shape_prior(const Optimum& proxy);
+
 /// `points` are the target's trials in rule coordinates; (x, y) the transferred point; `proxy` the proxy's
 /// fit.
 DriftReport judge_drift(const std::vector<FitPoint>& points, double x, double y, const Optimum& proxy,
                         const DriftOptions& options);
+
+/// The table of fit-and-drift 4.5: one line of column heads, and one line per target. No trailing newlines.
+std::string drift_table_header();
+std::string describe(const DriftReport& report, const std::string& target);
 
 std::string_view name(Verdict verdict);
 /// Design 7: pass 0, drift 3, everything undecided 4.

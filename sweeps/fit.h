@@ -8,6 +8,8 @@
 
 #include <Eigen/Core>
 
+#include "sweeps/skew_model.h"
+
 namespace sweeps {
 
 /// The optimum of a LR x WD sweep by the skewed quadratic "SKEW" in octaves: x = log2 LR, y = log2 WD,
@@ -23,11 +25,22 @@ struct FitPoint {
   int seed_block = 0;  // one intercept per block
 };
 
-/// Shape of another fit as a prior (a target's fit uses the proxy's): pseudo-rows of weight sigma/sd.
+/// Whether the fit leaves the point out as diverged: it says so, is not finite, or lies more than one nat
+/// above the best finite loss.
+bool has_diverged(const FitPoint& point, double lowest_loss);
+
+/// Shape of another fit as a prior (a target's fit uses the proxy's): pseudo-rows of weight sigma/sd with
+/// sd 0.5 hx + 0.002, 0.35 sqrt(hx hy) + 0.002, 0.6 hy + 0.002. Location and level stay free.
 struct ShapePrior {
   double hx = 0, hxy = 0, hy = 0;
+  bool wd = true;  // false: hxy and hy are not known
   double k = 0.3, k_sd = 0.25;
   double sigma = 0;  // pooled with nu0 = 6
+  double widen = 1;  // times every sd of the pseudo-rows
+
+  double hx_sd() const;
+  double hxy_sd() const;
+  double hy_sd() const;
 };
 
 struct FitOptions {
@@ -64,12 +77,14 @@ struct Optimum {
   double best_loss = 0;   // fitted minimum
   double sigma = 0;       // nats
   double df = 0;
+  std::string sigma_source;  // where it came from: "residuals", "residuals and seeds", "residuals and proxy"
   double k = 0, k_sd = 0;
   double n_eff = 0;
   int num_points = 0, num_diverged = 0;
   std::optional<double> diverged_at;  // smallest diverged log2 LR
   double hx = 0, hxy = 0, hy = 0;
   FitPoint best_observed;
+  double regret_tolerance = 0;                     // nats
   Interval near_lr, near_wd;                       // near-optimal box (regret <= tolerance, 95 %), octaves
   double one_octave_low = 0, one_octave_high = 0;  // nats that one octave of LR costs, low and high side
   bool guarded = false;       // the estimate was distrusted and the observed edge reported
@@ -78,17 +93,27 @@ struct Optimum {
   std::vector<std::string> notes;  // checks, outliers, warnings
 
   // For regret, drift, and pictures: surfaces of the draws. Loss of draw i at (x, y):
-  struct Draw {
-    double k, c, b1, b2, hx, hxy, hy;  // about the centre below
-    double x, y;                       // its box optimum
-    double loss;                       // its minimum
+  struct Draw : SkewSurface {  // about the centre below
+    double x = 0, y = 0;       // its box optimum
+    double loss = 0;           // its minimum
   };
+  /// The least-squares fit at one k of the grid: its posterior weight and its coefficients' covariance.
+  struct AtSkew {
+    double probability = 0;
+    SkewSurface surface;
+    Eigen::Matrix<double, kNumCoefficients, kNumCoefficients> covariance;
+  };
+  std::vector<AtSkew> by_skew;
   double centre_x = 0, centre_y = 0;
   Draw mean;  // the surface at the posterior mean
   std::vector<Draw> draws;
   Interval box_x, box_y;  // explored region + 1 octave
 };
 double evaluate(const Optimum& fit, const Optimum::Draw& draw, double x, double y);
+
+/// Central interval of draws around `estimate`, each side widened in quadrature by the shape floor (a
+/// standard error): an optimum is never known better than the shape of its surface.
+Interval draws_interval(double estimate, std::vector<double> draws, double coverage, double floor);
 
 /// The design does not determine an optimum; says what is missing.
 struct TooFewTrials {
