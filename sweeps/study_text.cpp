@@ -1,0 +1,157 @@
+#include "sweeps/study_text.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+namespace sweeps {
+namespace {
+
+/// A TOML basic string.
+std::string quoted(const std::string& text) {
+  std::string result = "\"";
+  for (const char c : text) {
+    if (c == '"' || c == '\\')
+      result += {'\\', c};
+    else if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f)
+      result += fmt::format("\\u{:04X}", static_cast<int>(c));
+    else
+      result += c;
+  }
+  return result + "\"";
+}
+
+std::string list(const std::vector<double>& values) { return fmt::format("[{}]", fmt::join(values, ", ")); }
+
+std::string data_text(const DataSpec& data) {
+  std::string text = fmt::format("\n[data]\nsource = \"{}\"\n", name(data.source));
+  if (data.source == DataSource::teacher) return text + fmt::format("teacher_seed = {}\n", data.teacher_seed);
+  text += fmt::format("path = {}\n", quoted(data.path));
+  if (!data.validation_path.empty())
+    return text + fmt::format("validation_path = {}\n", quoted(data.validation_path));
+  return text + fmt::format("holdout = {}\n", data.holdout);
+}
+
+double expansion(const models::ModelShape& shape) {
+  return static_cast<double>(shape.ffn_width) / static_cast<double>(shape.width);
+}
+
+std::string model_text(const Study& study) {
+  const auto& shape = study.proxy.shape;
+  std::string text = fmt::format(
+      "\n[model]\nfamily = \"language_model\"\nwidth = {}\ndepth = {}\nhead_size = {}\nexpansion = "
+      "{}\ncontext = {}\n",
+      shape.width, shape.depth, shape.head_size, expansion(shape), shape.context);
+  if (study.data.source == DataSource::tokens) text += fmt::format("vocab = {}\n", shape.vocab);
+  return text;
+}
+
+std::string train_text(const Study& study) {
+  std::string text = fmt::format("\n[train]\nsteps = {}\nbatch = {}\n", study.proxy.steps, study.proxy.batch);
+  text += fmt::format("schedule = {{ kind = \"{}\", warmup = {}", name(study.schedule.kind),
+                      study.schedule.warmup);
+  if (study.schedule.kind == ScheduleKind::wsd) text += fmt::format(", decay = {}", study.schedule.decay);
+  text += fmt::format(" }}\nadamw = {{ beta1 = {}, beta2 = {}, eps = {} }}\nclip = {}\n", study.base.beta1,
+                      study.base.beta2, study.base.eps, study.clip);
+  if (study.space.init_std.empty()) text += fmt::format("init_std = {}\n", study.base.init_std);
+  text += fmt::format("precision = \"{}\"\nbalance = \"{}\"\neval = {{ tokens = {}, every = {} }}\n",
+                      name(study.precision), name(study.balancing), study.eval.tokens, study.eval.every);
+  return text;
+}
+
+std::string range_text(const Range& range, SearchMethod method) {
+  if (range.values.size() == 1) return fmt::format("{}", range.values.front());
+  if (!range.values.empty()) return fmt::format("{{ values = {} }}", list(range.values));
+  std::string text = fmt::format("{{ min = {}, max = {}, scale = \"{}\"", range.min, range.max,
+                                 range.log_scale ? "log" : "linear");
+  if (method == SearchMethod::grid) text += fmt::format(", count = {}", range.count);
+  return text + " }";
+}
+
+std::string space_text(const Study& study) {
+  const auto& space = study.space;
+  std::string text = "\n[space]\n";
+  if (study.search.method != SearchMethod::list)
+    text += fmt::format("lr = {}\nwd = {}\n", range_text(space.lr, study.search.method),
+                        range_text(space.wd, study.search.method));
+  if (!space.init_std.empty())
+    text += fmt::format("init_std = {{ values = {} }}\nscan_lr = {}\nscan_wd = {}\n", list(space.init_std),
+                        space.scan_lr, space.scan_wd);
+  return text;
+}
+
+std::string_view method_name(SearchMethod method) {
+  switch (method) {
+    case SearchMethod::grid: return "grid";
+    case SearchMethod::random: return "random";
+    case SearchMethod::list: return "list";
+  }
+  throw std::logic_error("method_name: unknown SearchMethod");
+}
+
+std::string search_text(const SearchSpec& search) {
+  std::string text =
+      fmt::format("\n[search]\nmethod = \"{}\"\nmax_trials = {}\nreplicates = {}\nextensions = {}\n",
+                  method_name(search.method), search.max_trials, search.replicates, search.extensions);
+  if (search.method != SearchMethod::list) return text;
+  std::string points;
+  for (const auto& [lr, wd] : search.points)
+    points += fmt::format("{}[{}, {}]", points.empty() ? "" : ", ", lr, wd);
+  return text + fmt::format("points = [{}]\n", points);
+}
+
+std::string transfer_text(const models::RuleOptions& options) {
+  std::string text = fmt::format("\n[transfer]\nrule = \"{}\"\n", models::name(options.rule));
+  if (options.rule != models::Parameterization::sp)
+    text += fmt::format("wd_width = \"{}\"\n", models::name(options.wd_width));
+  if (options.rule == models::Parameterization::complete_mue)
+    text += fmt::format("depth_exponent = {}\nduration_exponent = {}\nhead = \"{}\"\n",
+                        options.depth_exponent, options.duration_exponent, models::name(options.head));
+  return text;
+}
+
+std::string target_text(const TargetSpec& target, const models::RuleOptions& rule) {
+  const auto& shape = target.run.shape;
+  std::string text = fmt::format("\n[[target]]\nname = {}\n", quoted(target.name));
+  if (shape.is_moe()) text += fmt::format("moe = \"{}\"\n", models::moe_code(shape));
+  text += fmt::format("width = {}\ndepth = {}\nhead_size = {}\n", shape.width, shape.depth, shape.head_size);
+  text += shape.is_moe() ? fmt::format("expert_width = {}\n", shape.expert_width)
+                         : fmt::format("expansion = {}\n", expansion(shape));
+  text +=
+      fmt::format("batch = {}\nsteps = {}\ndrift = {}\n", target.run.batch, target.run.steps, target.drift);
+  if (rule.rule != models::Parameterization::sp) text += fmt::format("baseline = {}\n", target.baseline);
+  return text;
+}
+
+std::string drift_text(const DriftSpec& drift) {
+  // Twelve digits: x / 100 * 100 need not be x.
+  const std::string tolerance = drift.tolerance_nats > 0
+                                    ? fmt::format("{} nats", drift.tolerance_nats)
+                                    : fmt::format("{:.12g}%", drift.tolerance_fraction * 100);
+  return fmt::format("\n[drift]\ntolerance = \"{}\"\nlr_shift = {}\nwd_shift = {}\nmax_trials = {}\n",
+                     tolerance, drift.lr_shift, drift.wd_shift, drift.max_trials);
+}
+
+std::string resources_text(const ResourceSpec& resources) {
+  std::string devices = "\"auto\"";
+  if (resources.devices != std::vector<std::string>{"auto"})
+    devices = fmt::format("[\"{}\"]", fmt::join(resources.devices, "\", \""));
+  return fmt::format("\n[resources]\ndevices = {}\nworkers_per_device = {}\n", devices,
+                     resources.workers_per_device);
+}
+
+std::string retry_text(const RetrySpec& retry) {
+  const std::string stop = retry.stop_after == 0 ? "never" : fmt::format("{} in a row", retry.stop_after);
+  return fmt::format("\n[retry]\ncrash = {}\nstop_after = \"{}\"\n", retry.crash, stop);
+}
+
+}  // namespace
+
+std::string study_text(const Study& study) {
+  std::string text = fmt::format("schema = 1\nname = {}\nseed = {}\n", quoted(study.name), study.seed);
+  text += data_text(study.data) + model_text(study) + train_text(study) + space_text(study);
+  text += search_text(study.search) + transfer_text(study.rule);
+  for (const auto& target : study.targets) text += target_text(target, study.rule);
+  return text + drift_text(study.drift) + resources_text(study.resources) + retry_text(study.retry);
+}
+
+}  // namespace sweeps

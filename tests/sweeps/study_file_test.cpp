@@ -1,0 +1,549 @@
+#include "sweeps/study_file.h"
+
+#include <cstdlib>
+#include <filesystem>
+
+#include "sweeps/plan.h"
+#include "sweeps/settings.h"
+#include "tests/support/catch.h"
+
+using namespace sweeps;
+
+namespace {
+
+/// Uses each section once; line numbers matter to the tests below.
+constexpr const char* kStudy = R"(schema = 1
+name = "small"
+seed = 7
+
+[data]
+source = "text"
+path = "corpus"
+
+[model]
+width = 64
+depth = 2
+head_size = 16
+context = 64
+
+[train]
+steps = 100
+batch = 8
+schedule = { kind = "wsd", warmup = 0.05, decay = 0.2 }
+init_std = 0.05
+eval = { tokens = 4096, every = 0.5 }
+
+[space]
+lr = { min = 1e-3, max = 1e-2, count = 3 }
+wd = { values = [0.01, 0.1] }
+
+[search]
+method = "grid"
+
+[transfer]
+rule = "complete-mue"
+
+[[target]]
+name = "8e2a1s"
+moe = "8e2a1s"
+width = 128
+steps = 200
+drift = true
+
+[drift]
+tolerance = "0.1%"
+)";
+
+const std::filesystem::path kFile = "/studies/study.toml";
+
+Study parsed(const std::string& text) { return parse_study(text, kFile); }
+
+/// The study with one piece of its text replaced by another.
+std::string edited(const std::string& from, const std::string& to) {
+  std::string text = kStudy;
+  const auto at = text.find(from);
+  REQUIRE(at != std::string::npos);
+  return text.replace(at, from.size(), to);
+}
+std::string with(const std::string& more) { return std::string(kStudy) + more; }
+
+/// The message of the refusal; fails the test when the study is accepted.
+std::string complaint(const std::string& text) {
+  try {
+    parsed(text);
+  } catch (const StudyError& error) {
+    return error.what();
+  }
+  FAIL("the study was accepted");
+  return {};
+}
+
+#define REFUSED_AT(text, line_column, part)                                          \
+  do {                                                                               \
+    const std::string message = complaint(text);                                     \
+    CHECK_THAT(message, ContainsSubstring("/studies/study.toml:" line_column ": ")); \
+    CHECK_THAT(message, ContainsSubstring(part));                                    \
+  } while (false)
+
+}  // namespace
+
+TEST_CASE("a study is read with every default filled in", "[sweeps][study_file]") {
+  const auto study = parsed(kStudy);
+  CHECK(study.name == "small");
+  CHECK(study.seed == 7);
+  CHECK(study.data.source == DataSource::text);
+  CHECK(study.data.path == "/studies/corpus");
+  CHECK(study.proxy.shape.vocab == 256);
+  CHECK(study.proxy.shape.ffn_width == 64);
+  CHECK(study.proxy.steps == 100);
+  CHECK(study.schedule == Schedule{ScheduleKind::wsd, 0.05, 0.2});
+  CHECK(study.base.init_std == 0.05);
+  CHECK(study.base.beta2 == 0.95);
+  CHECK(study.eval == EvalSpec{4096, 0.5});
+  CHECK(grid_values(study.space.lr) == std::vector{1e-3, 3.162e-3, 1e-2});
+  CHECK(grid_values(study.space.wd) == std::vector{0.01, 0.1});
+  CHECK(study.search.replicates == 1);
+  CHECK(study.rule == models::RuleOptions{});
+  REQUIRE(study.targets.size() == 1);
+  CHECK(study.targets[0].name == "8e2a1s");
+  CHECK(study.targets[0].drift);
+  CHECK(study.targets[0].baseline);
+  CHECK(study.drift.tolerance_fraction == 0.001);
+  CHECK(study.resources.devices == std::vector<std::string>{"auto"});
+  CHECK(study.retry.stop_after == 5);
+}
+
+TEST_CASE("a target takes from the proxy what it does not say", "[sweeps][study_file]") {
+  const auto& run = parsed(kStudy).targets[0].run;
+  CHECK(run.shape.width == 128);
+  CHECK(run.shape.depth == 2);
+  CHECK(run.shape.head_size == 16);
+  CHECK(run.shape.context == 64);
+  CHECK(run.shape.vocab == 256);
+  CHECK(run.shape.num_experts == 8);
+  CHECK(run.shape.num_active == 2);
+  CHECK(run.shape.num_shared == 1);
+  CHECK(run.shape.expert_width == 128);
+  CHECK(run.steps == 200);
+  CHECK(run.batch == 8);
+}
+
+TEST_CASE("a dense target has an expansion of its own", "[sweeps][study_file]") {
+  const auto study = parsed(edited("moe = \"8e2a1s\"", "expansion = 2.5"));
+  CHECK_FALSE(study.targets[0].run.shape.is_moe());
+  CHECK(study.targets[0].run.shape.ffn_width == 320);
+}
+
+TEST_CASE("the default grid is 7 LRs by 5 WDs", "[sweeps][study_file]") {
+  auto text = edited(", count = 3 }", " }");
+  text.replace(text.find("{ values = [0.01, 0.1] }"), 24, "{ min = 0.01, max = 1.0 }");
+  CHECK(sweep_points(parsed(text)).size() == 35);
+}
+
+TEST_CASE("the resolved text reads back as the same study", "[sweeps][study_file]") {
+  const std::vector<std::string> studies = {
+      kStudy,
+      edited("name = \"small\"", "name = \"a \\\"b\\\\ \\t c\""),
+      edited("\"0.1%\"", "\"0.0030000001 nats\""),
+      edited("\"0.1%\"", "\"0.3%\""),
+      edited("source = \"text\"\npath = \"corpus\"", "source = \"teacher\""),
+      edited("source = \"text\"\npath = \"corpus\"",
+             "source = \"tokens\"\npath = \"t.bin\"\nvalidation_path=\"v.bin\""),
+      edited("init_std = 0.05", "clip = 0"),
+      edited("method = \"grid\"", "method = \"grid\"\nreplicates = 3\nextensions = 0"),
+      edited("rule = \"complete-mue\"", "rule = \"sp\""),
+      edited("rule = \"complete-mue\"", "rule = \"mup\"\nwd_width = \"literal\""),
+      edited("rule = \"complete-mue\"", "duration_exponent = 0.3\nhead = \"mup\""),
+      edited("kind = \"wsd\", warmup = 0.05, decay = 0.2", "kind = \"cosine\""),
+      edited("moe = \"8e2a1s\"", "expansion = 2.5\nbaseline = false"),
+      with("\n[resources]\ndevices = [\"cuda:0\", \"cuda:2\"]\nworkers_per_device = 2\n"),
+      with("\n[retry]\ncrash = 0\nstop_after = \"never\"\n"),
+  };
+  for (std::string text : studies) {
+    if (text.find("\"tokens\"") != std::string::npos)
+      text.replace(text.find("context = 64"), 12, "context = 64\nvocab = 50257");
+    INFO(text);
+    const auto study = parsed(text);
+    const auto again = parsed(study.text);
+    CHECK(again.text == study.text);
+    CHECK(again.hash == study.hash);
+    CHECK(plan_sweep(again, 0.05) == plan_sweep(study, 0.05));
+    CHECK(plan_target(again, again.targets[0], study.base) ==
+          plan_target(study, study.targets[0], study.base));
+    CHECK(again.drift.tolerance_fraction == study.drift.tolerance_fraction);
+    CHECK(again.drift.tolerance_nats == study.drift.tolerance_nats);
+    CHECK(again.resources.devices == study.resources.devices);
+    CHECK(again.retry.stop_after == study.retry.stop_after);
+  }
+}
+
+TEST_CASE("a scan, a random search and a list read back too", "[sweeps][study_file]") {
+  auto scanned = edited("init_std = 0.05\n", "");
+  scanned.replace(scanned.find("wd = {"), 0, "init_std = { values = [0.08, 0.02] }\n");
+  auto random = edited("method = \"grid\"", "method = \"random\"\nmax_trials = 12");
+  random.replace(random.find(", count = 3"), 11, "");
+  random.replace(random.find("{ values = [0.01, 0.1] }"), 24, "0.1");
+  auto listed = edited("method = \"grid\"", "method = \"list\"\npoints = [[1e-3, 0.1], [2e-3, 0.05]]");
+  const auto space = listed.find("[space]");
+  listed.replace(space, listed.find("[search]") - space, "");
+
+  CHECK(parsed(scanned).space.init_std == std::vector{0.02, 0.08});
+  CHECK(parsed(scanned).space.scan_lr == 3.162e-3);
+  CHECK(plan_scan(parsed(scanned)).size() == 6);
+  CHECK(sweep_points(parsed(random)).size() == 12);
+  CHECK(sweep_points(parsed(listed)).size() == 2);
+  CHECK(parsed(listed).space.lr.max == 2e-3);
+  for (const auto& text : {scanned, random, listed})
+    CHECK(parsed(parsed(text).text).text == parsed(text).text);
+}
+
+TEST_CASE("the hash depends on what is asked for, not on how it is written", "[sweeps][study_file]") {
+  const auto hash = parsed(kStudy).hash;
+  CHECK(hash.size() == 16);
+  CHECK(parsed(std::string("# a remark\n") + kStudy).hash == hash);
+  CHECK(parsed(edited("count = 3", "count = 3, scale = \"log\"")).hash == hash);
+  CHECK(parsed(edited("batch = 8", "batch = 9")).hash != hash);
+}
+
+TEST_CASE("a study without targets is a sweep", "[sweeps][study_file]") {
+  std::string text = kStudy;
+  text.resize(text.find("[[target]]"));
+  CHECK(parsed(text).targets.empty());
+}
+
+TEST_CASE("a path may start at home, at the root, at the study's folder, or name a fetched corpus",
+          "[sweeps][study_file]") {
+  const char* home = std::getenv("HOME");
+  REQUIRE(home);
+  const auto path = [](const std::string& text) {
+    return parsed(edited("\"corpus\"", "\"" + text + "\"")).data.path;
+  };
+  CHECK(path("~/texts/a.txt") == std::string(home) + "/texts/a.txt");
+  CHECK(path("/texts/../a.txt") == "/a.txt");
+  CHECK(path("../texts") == "/texts");
+  CHECK_THAT(path("gcide"), ContainsSubstring("/tuneonce/gcide"));
+  CHECK(path("./gcide") == "/studies/gcide");
+}
+
+TEST_CASE("a tolerance is a share of the loss or an amount", "[sweeps][study_file]") {
+  CHECK(parsed(edited("0.1%", "0.25 %")).drift.tolerance_fraction == 0.0025);
+  const auto absolute = parsed(edited("0.1%", "0.003 nats"));
+  CHECK(absolute.drift.tolerance_nats == 0.003);
+}
+
+TEST_CASE("the nearest known word is found for a slip and not for another word", "[sweeps][settings]") {
+  const std::vector<std::string_view> known = {"width", "depth", "head_size"};
+  CHECK(nearest("widht", known) == "width");
+  CHECK(nearest("headsize", known) == "head_size");
+  CHECK(nearest("banana", known) == "");
+}
+
+// --- refusals ---
+
+TEST_CASE("a TOML syntax error has its place", "[sweeps][study_file]") {
+  REFUSED_AT(edited("seed = 7", "seed = = 7"), "3:8", "");
+}
+
+TEST_CASE("a file that is missing or a folder is refused by name", "[sweeps][study_file]") {
+  CHECK_THROWS_WITH(load_study("/nowhere/study.toml"),
+                    ContainsSubstring("/nowhere/study.toml: cannot be opened"));
+  CHECK_THROWS_WITH(load_study("/"), ContainsSubstring("is a folder"));
+}
+
+TEST_CASE("an empty study is told to start with the schema", "[sweeps][study_file]") {
+  REFUSED_AT("", "1:1", "write schema = 1");
+}
+
+TEST_CASE("an unknown schema is refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("schema = 1", "schema = 2"), "1:10", "reads schema = 1");
+}
+
+TEST_CASE("a study without a name is refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("name = \"small\"", ""), "1:1", "lacks \"name\"");
+}
+
+TEST_CASE("a misspelt key comes with the nearest known one", "[sweeps][study_file]") {
+  REFUSED_AT(edited("width = 64", "widht = 64"), "10:1",
+             "unknown key \"widht\" in [model]; did you mean \"width\"?");
+}
+
+TEST_CASE("an unknown key that is near none comes with the list", "[sweeps][study_file]") {
+  REFUSED_AT(edited("width = 64", "colour = 64"), "10:1", "keys there are family, width");
+}
+
+TEST_CASE("a misspelt section comes with the nearest known one", "[sweeps][study_file]") {
+  REFUSED_AT(edited("[train]", "[trian]"), "15:2",
+             "unknown section \"trian\" in the study; did you mean \"train\"?");
+}
+
+TEST_CASE("a misspelt key of an inline table has its own place", "[sweeps][study_file]") {
+  REFUSED_AT(edited("warmup = 0.05", "warm_up = 0.05"), "18:28", "did you mean \"warmup\"?");
+}
+
+TEST_CASE("a string where a number belongs is refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("width = 64", "width = \"64\""), "10:9", "is a string");
+}
+
+TEST_CASE("a decimal number where a whole one belongs is refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("steps = 100", "steps = 1e2"), "16:9", "whole number");
+}
+
+TEST_CASE("a number where true or false belongs is refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("drift = true", "drift = 1"), "37:9", "true or false");
+}
+
+TEST_CASE("a value where a section belongs is refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("\n[drift]\ntolerance = \"0.1%\"", "").replace(0, 0, "drift = 3\n"), "1:9",
+             "must be a table");
+}
+
+TEST_CASE("a date is no value of any key", "[sweeps][study_file]") {
+  REFUSED_AT(edited("seed = 7", "seed = 2024-01-01"), "3:8", "a date or time");
+}
+
+TEST_CASE("a value that is not finite is refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("init_std = 0.05", "init_std = inf"), "19:12", "above 0");
+  REFUSED_AT(edited("init_std = 0.05", "init_std = nan"), "19:12", "above 0");
+}
+
+TEST_CASE("a negative seed is refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("seed = 7", "seed = -7"), "3:8", "at least 0");
+}
+
+TEST_CASE("a range whose min is above its max is refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("min = 1e-3", "min = 1e-1"), "23:14", "not below max");
+}
+
+TEST_CASE("a log range from zero is told to give values", "[sweeps][study_file]") {
+  REFUSED_AT(edited("min = 1e-3", "min = 0"), "23:14", "values, not exponents");
+}
+
+TEST_CASE("a range in exponents is told to give values", "[sweeps][study_file]") {
+  REFUSED_AT(edited("min = 1e-3, max = 1e-2", "min = -3, max = -2"), "23:14", "values, not exponents");
+}
+
+TEST_CASE("a range without an end is refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("min = 1e-3, ", ""), "23:6", "lacks \"min\"");
+}
+
+TEST_CASE("duplicate grid values are refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("[0.01, 0.1]", "[0.01, 0.1, 0.01]"), "24:29", "there twice");
+}
+
+TEST_CASE("grid values that agree to four digits are refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("max = 1e-2, count = 3", "max = 1.0001e-3, count = 30"), "23:45", "same at four digits");
+}
+
+TEST_CASE("an empty list of values is refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("[0.01, 0.1]", "[]"), "24:17", "empty");
+}
+
+TEST_CASE("a grid value of zero is refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("[0.01, 0.1]", "[0.0, 0.1]"), "24:18", "above 0");
+}
+
+TEST_CASE("count beside explicit values has no effect and is refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("[0.01, 0.1] }", "[0.01, 0.1], count = 2 }"), "24:38", "has no effect");
+}
+
+TEST_CASE("a sweep without a space is refused", "[sweeps][study_file]") {
+  std::string text = kStudy;
+  const auto space = text.find("[space]");
+  text.erase(space, text.find("[search]") - space);
+  REFUSED_AT(text, "1:1", "[space]");
+}
+
+TEST_CASE("count with a random search has no effect and is refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("method = \"grid\"", "method = \"random\""), "23:40", "has no effect");
+}
+
+TEST_CASE("a random search over explicit values is refused", "[sweeps][study_file]") {
+  auto text = edited("method = \"grid\"", "method = \"random\"");
+  text.erase(text.find(", count = 3"), 11);
+  REFUSED_AT(text, "24:17", "draws from a range");
+}
+
+TEST_CASE("points beside a grid have no effect and are refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("method = \"grid\"", "method = \"grid\"\npoints = [[1e-3, 0.1]]"), "28:10",
+             "method \"list\"");
+}
+
+TEST_CASE("a list without points is refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("method = \"grid\"", "method = \"list\""), "26:1", "points = [[1e-3, 0.1]");
+}
+
+TEST_CASE("a list beside a space is refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("method = \"grid\"", "method = \"list\"\npoints = [[1e-3, 0.1]]"), "23:6",
+             "has no effect");
+}
+
+TEST_CASE("a list point that is no pair, or there twice, is refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("method = \"grid\"", "method = \"list\"\npoints = [[1e-3]]"), "28:11", "pair [LR, WD]");
+  REFUSED_AT(edited("method = \"grid\"", "method = \"list\"\npoints = [[1e-3, 0.1], [1e-3, 0.1]]"), "28:24",
+             "twice");
+}
+
+TEST_CASE("a grid larger than max_trials is refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("method = \"grid\"", "method = \"grid\"\nmax_trials = 5"), "28:14", "6 points");
+}
+
+TEST_CASE("a search method of another version is named honestly", "[sweeps][study_file]") {
+  REFUSED_AT(edited("\"grid\"", "\"adaptive\""), "27:10", "not in this version; use grid, random, list");
+}
+
+TEST_CASE("a key of the adaptive search is refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("method = \"grid\"", "method = \"grid\"\nlr_half_width = 0.25"), "28:17", "adaptive");
+}
+
+TEST_CASE("a model family of another version is named honestly", "[sweeps][study_file]") {
+  REFUSED_AT(edited("width = 64", "family = \"diffusion_model\""), "10:10",
+             "not in this version; use language_model");
+}
+
+TEST_CASE("a data source of another version is named honestly", "[sweeps][study_file]") {
+  REFUSED_AT(edited("\"text\"", "\"images\""), "6:10", "not in this version; use teacher, text, tokens");
+}
+
+TEST_CASE("a rule of another version is named honestly", "[sweeps][study_file]") {
+  REFUSED_AT(edited("\"complete-mue\"", "\"u-mup\""), "30:8", "not in this version");
+}
+
+TEST_CASE("a misspelt word comes with the nearest known one", "[sweeps][study_file]") {
+  REFUSED_AT(edited("\"complete-mue\"", "\"complete-mu\""), "30:8", "did you mean \"complete-mue\"?");
+}
+
+TEST_CASE("the teacher takes no path", "[sweeps][study_file]") {
+  REFUSED_AT(edited("\"text\"", "\"teacher\""), "7:8", "has no effect");
+}
+
+TEST_CASE("text needs a path and takes no teacher seed", "[sweeps][study_file]") {
+  REFUSED_AT(edited("path = \"corpus\"", ""), "5:1", "lacks \"path\"");
+  REFUSED_AT(edited("path = \"corpus\"", "path = \"corpus\"\nteacher_seed = 1"), "8:16", "has no effect");
+}
+
+TEST_CASE("a holdout of nothing or of most is refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("path = \"corpus\"", "path = \"corpus\"\nholdout = 0"), "8:11",
+             "above 0 and at most 0.5");
+  REFUSED_AT(edited("path = \"corpus\"", "path = \"corpus\"\nholdout = 0.6"), "8:11",
+             "above 0 and at most 0.5");
+}
+
+TEST_CASE("token files need a vocabulary and text takes none", "[sweeps][study_file]") {
+  REFUSED_AT(edited("\"text\"", "\"tokens\""), "9:1", "50257");
+  REFUSED_AT(edited("context = 64", "context = 64\nvocab = 300"), "14:9", "256 tokens");
+}
+
+TEST_CASE("experts in the proxy are refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("context = 64", "context = 64\nmoe = \"8e2a\""), "14:7", "[[target]]");
+}
+
+TEST_CASE("a head size that does not divide the width is refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("head_size = 16", "head_size = 24"), "12:13", "does not divide width 64");
+  REFUSED_AT(edited("width = 128", "width = 100"), "35:9", "does not divide width 100");
+}
+
+TEST_CASE("an odd head size is refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("width = 64\ndepth = 2\nhead_size = 16", "width = 63\ndepth = 2\nhead_size = 21"),
+             "12:13", "even");
+}
+
+TEST_CASE("an expansion that gives no whole width is refused with one that does", "[sweeps][study_file]") {
+  REFUSED_AT(edited("width = 64", "width = 64\nexpansion = 2.67"), "11:13", "2.671875 would give 171");
+}
+
+TEST_CASE("no steps and no batch are refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("steps = 100", "steps = 0"), "16:9", "at least 1");
+  REFUSED_AT(edited("batch = 8", "batch = 0"), "17:9", "at least 1");
+}
+
+TEST_CASE("an evaluation of less than one sequence is refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("tokens = 4096", "tokens = 63"), "20:19", "at least the context, 64");
+}
+
+TEST_CASE("a schedule longer than the run is refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("warmup = 0.05", "warmup = 0.9"), "18:50", "at most 1");
+}
+
+TEST_CASE("decay with a cosine schedule has no effect and is refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("\"wsd\"", "\"cosine\""), "18:54", "has no effect");
+}
+
+TEST_CASE("a beta of 1 is refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("batch = 8", "batch = 8\nadamw = { beta1 = 1.0 }"), "18:19", "below 1");
+}
+
+TEST_CASE("an initial std beside its scan has no effect and is refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("wd = {", "init_std = { values = [0.1, 0.2] }\nwd = {"), "19:1", "has no effect");
+}
+
+TEST_CASE("a start LR without a scan has no effect and is refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("wd = {", "scan_lr = 1e-3\nwd = {"), "24:11", "has no effect");
+}
+
+TEST_CASE("keys that a rule does not use are refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("rule = \"complete-mue\"", "rule = \"sp\"\nwd_width = \"scaled\""), "31:12",
+             "has no effect");
+  REFUSED_AT(edited("rule = \"complete-mue\"", "rule = \"mup\"\nhead = \"mup\""), "31:8", "has no effect");
+}
+
+TEST_CASE("more active experts than experts is refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("\"8e2a1s\"\nwidth", "\"8e9a\"\nwidth"), "34:7", "9 active experts of only 8");
+}
+
+TEST_CASE("groups that do not divide the experts are refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("\"8e2a1s\"\nwidth", "\"8e2a3g\"\nwidth"), "34:7", "3 groups do not divide");
+}
+
+TEST_CASE("a moe code that is none is refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("\"8e2a1s\"\nwidth", "\"8x2\"\nwidth"), "34:7", "write for example 128e8a1s");
+}
+
+TEST_CASE("an expert width of zero is refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("width = 128", "expert_width = 0"), "35:16", "at least 1");
+}
+
+TEST_CASE("keys of a MoE on a dense target are refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("moe = \"8e2a1s\"", "expert_width = 64"), "34:16", "the target is dense");
+}
+
+TEST_CASE("an expansion on a MoE target is refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("width = 128", "expansion = 2"), "35:13", "expert_width");
+}
+
+TEST_CASE("a target so short that a beta would pass 1 is refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("steps = 200", "steps = 5"), "36:9", "target \"8e2a1s\": beta1");
+}
+
+TEST_CASE("two targets of one name are refused", "[sweeps][study_file]") {
+  REFUSED_AT(with("\n[[target]]\nname = \"8e2a1s\"\n"), "43:8", "names must differ");
+}
+
+TEST_CASE("a target without a name, or with one that cannot be typed, is refused", "[sweeps][study_file]") {
+  REFUSED_AT(with("\n[[target]]\n"), "42:1", "lacks \"name\"");
+  REFUSED_AT(with("\n[[target]]\nname = \"a b\"\n"), "43:8", "letters, digits");
+  REFUSED_AT(with("\n[[target]]\nname = \"proxy\"\n"), "43:8", "take another");
+}
+
+TEST_CASE("a single target table is told to use two brackets", "[sweeps][study_file]") {
+  REFUSED_AT(edited("[[target]]", "[target]"), "32:1", "[[target]]");
+}
+
+TEST_CASE("a tolerance without a unit is refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("\"0.1%\"", "0.001"), "40:13", "\"0.003 nats\"");
+  REFUSED_AT(edited("\"0.1%\"", "\"0.001\""), "40:13", "\"0.003 nats\"");
+  REFUSED_AT(edited("\"0.1%\"", "\"-1%\""), "40:13", "above 0");
+}
+
+TEST_CASE("a drift check of fewer runs than its design is refused", "[sweeps][study_file]") {
+  REFUSED_AT(with("max_trials = 6\n"), "41:14", "at least 7");
+}
+
+TEST_CASE("a device that cannot be one is refused", "[sweeps][study_file]") {
+  REFUSED_AT(with("\n[resources]\ndevices = [\"gpu\"]\n"), "43:12", "\"cuda:0\"");
+  REFUSED_AT(with("\n[resources]\ndevices = \"cpu\"\n"), "43:11", "no list of devices");
+  REFUSED_AT(with("\n[resources]\ndevices = [\"cpu\", \"cpu\"]\n"), "43:19", "workers_per_device");
+}
+
+TEST_CASE("a breaker that is not understood is refused", "[sweeps][study_file]") {
+  REFUSED_AT(with("\n[retry]\nstop_after = \"5 times\"\n"), "43:14", "5 in a row");
+}
