@@ -140,6 +140,7 @@ class Analyst {
   DriftReport judge(const TargetAnalysis& target, int extensions_left) const;
 
   void conclude();
+  void note_scan_edge();
   void conclude_target(const TargetAnalysis& target);
 
   const Study& study_;
@@ -178,7 +179,7 @@ bool Analyst::sweep() {
     if (!all_ended(out_.sweep)) return false;
     fit_sweep();
     const auto* fit = std::get_if<Optimum>(&*out_.fit);
-    if (!fit || fit->bracketed() || round == study_.search.extensions) break;
+    if (!fit || round == study_.search.extensions) break;
     const auto points = to_log_points(extension_points(*fit, fit_points(out_.sweep)));
     if (!append_new(out_.sweep, ledger_.look_up(plan_extension(study_, out_.init_std, points)))) break;
   }
@@ -264,7 +265,7 @@ void Analyst::drift(TargetAnalysis& target) {
     target.drift = judge(target, kDriftExtensions - round);
     const auto& report = *target.drift;
     const bool open = report.verdict == Verdict::not_bracketed || report.verdict == Verdict::inconclusive;
-    if (!open || round == kDriftExtensions || !report.fit || report.fit->bracketed()) return;
+    if (!open || round == kDriftExtensions || !report.fit) return;
     const auto points = to_log_points(extension_points(*report.fit, fit_points(target.around)));
     if (static_cast<int>(target.around.size() + points.size()) > study_.drift.max_trials) return;
     const auto specs = plan_drift_extension(study_, target.spec, *out_.optimum, points);
@@ -273,7 +274,6 @@ void Analyst::drift(TargetAnalysis& target) {
 }
 
 DriftOptions Analyst::drift_options(const TargetAnalysis& target, int extensions_left) const {
-  const auto& proxy = std::get<Optimum>(*out_.fit);
   DriftOptions options;
   options.tolerance = target.tolerance.value_or(tolerance(loss_scale(target.around)));
   options.lr_shift = study_.drift.lr_shift;
@@ -281,9 +281,6 @@ DriftOptions Analyst::drift_options(const TargetAnalysis& target, int extensions
   options.extensions_left = extensions_left;
   options.fit = fit_options(study_, "fit/" + target.spec.name);
   options.fit.regret_tolerance = options.tolerance;
-  if (proxy.wd_fitted)
-    options.fit.prior =
-        ShapePrior{.hx = proxy.hx, .hxy = proxy.hxy, .hy = proxy.hy, .k = proxy.k, .sigma = proxy.sigma};
   return options;
 }
 
@@ -303,23 +300,29 @@ DriftReport Analyst::judge(const TargetAnalysis& target, int extensions_left) co
 }
 
 void Analyst::conclude() {
-  if (out_.fit) {
-    const auto* fit = std::get_if<Optimum>(&*out_.fit);
-    if (fit && !fit->bracketed())
-      undecided(
-          fmt::format("proxy: the best LR lies on the edge of what was tried ({} trials); widen "
-                      "[space.lr] or raise [search] extensions",
-                      out_.sweep.size()));
-  }
+  note_scan_edge();
+  const auto* fit = out_.fit ? std::get_if<Optimum>(&*out_.fit) : nullptr;
+  const bool bracketed = fit && fit->bracketed();
+  if (fit && !bracketed)
+    undecided(
+        fmt::format("proxy: the best LR lies on the edge of what was tried ({} trials); widen [space.lr] or "
+                    "raise [search] extensions",
+                    out_.sweep.size()));
   for (const auto& target : out_.targets) conclude_target(target);
   if (out_.num_failed > 0)
-    note(
-        fmt::format("{} trial{} failed after all retries; see `tuneonce results`, mend the "
-                    "cause and run again",
-                    out_.num_failed, out_.num_failed == 1 ? "" : "s"));
-  // A proven drift stands whatever else happened; failed trials explain most missing verdicts, so they go
-  // before "no verdict yet".
-  out_.exit_code = drifted_ ? 3 : out_.num_failed > 0 ? 1 : undecided_ ? 4 : 0;
+    note(fmt::format(
+        "{} trial{} failed after all retries; see `tuneonce results`, mend the cause and run again",
+        out_.num_failed, out_.num_failed == 1 ? "" : "s"));
+  out_.exit_code = drifted_ && bracketed ? 3 : out_.num_failed > 0 ? 1 : undecided_ || drifted_ ? 4 : 0;
+}
+
+/// Only a remark: the sweep is sound at any std, but a better std may lie outside.
+void Analyst::note_scan_edge() {
+  if (out_.scan.size() < 2 || !out_.fit) return;
+  const bool low = out_.init_std == out_.scan.front().init_std;
+  if (low || out_.init_std == out_.scan.back().init_std)
+    note(fmt::format("initial std: the best one, {}, is the {} that was scanned; scan {} ones too",
+                     out_.init_std, low ? "smallest" : "largest", low ? "smaller" : "larger"));
 }
 
 void Analyst::conclude_target(const TargetAnalysis& target) {

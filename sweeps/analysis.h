@@ -44,8 +44,10 @@ struct Analysis {
   std::vector<TargetAnalysis> targets;     // once there is an optimum
   int num_failed = 0;                      // trials without a result after their retries
   std::vector<TrialSpec> missing;          // trials of this stage that have not ended: what to run next
-  /// Design 7: 0 done and every gate passed; 1 failed trials; 3 DRIFT; 4 no verdict yet. Meaningful when
-  /// done.
+  /// 0 done and every gate passed; 1 failed trials; 3 DRIFT; 4 no verdict yet. Meaningful when done.
+  /// A proven DRIFT stands whatever else happened, so it goes first; unless the proxy itself is not
+  /// bracketed: a point that was not the optimum says nothing about the rule. Failed trials explain most
+  /// missing verdicts, so 1 goes before 4.
   int exit_code = 0;
   std::vector<std::string> notes;  // why the exit code, what would settle it
 };

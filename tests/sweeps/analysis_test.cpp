@@ -1,0 +1,300 @@
+#include "sweeps/analysis.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "sweeps/study_file.h"
+#include "tests/support/catch.h"
+#include "tests/support/synthetic.h"
+
+using namespace sweeps;
+using synthetic::World;
+
+namespace {
+
+Study without_scan() {
+  auto study = synthetic::study();
+  study.space.init_std.clear();
+  return study;
+}
+
+const Optimum& fitted(const Analysis& analysis) { return std::get<Optimum>(analysis.fit.value()); }
+
+bool mentions(const std::vector<std::string>& notes, const std::string& part) {
+  return std::any_of(notes.begin(), notes.end(),
+                     [&](const auto& note) { return note.find(part) != std::string::npos; });
+}
+
+std::vector<TrialResult> train(const World& world, const std::vector<TrialSpec>& specs) {
+  std::vector<TrialResult> results;
+  for (const auto& spec : specs) results.push_back(world.train(spec));
+  return results;
+}
+
+void add(std::vector<TrialResult>& results, std::vector<TrialResult> more) {
+  results.insert(results.end(), more.begin(), more.end());
+}
+
+}  // namespace
+
+TEST_CASE("a study without results asks for the scan first", "[sweeps][analysis]") {
+  const auto analysis = analyse(synthetic::study(), {});
+  CHECK(analysis.stage == Stage::scan);
+  CHECK(analysis.missing == plan_scan(synthetic::study()));
+  CHECK(analysis.sweep.empty());
+  CHECK(analysis.scan.size() == 3);
+  CHECK_FALSE(analysis.scan[0].best);
+}
+
+TEST_CASE("without a scan the sweep comes first, at the given std", "[sweeps][analysis]") {
+  const auto study = without_scan();
+  const auto analysis = analyse(study, {});
+  CHECK(analysis.stage == Stage::sweep);
+  CHECK(analysis.init_std == study.base.init_std);
+  CHECK(analysis.missing == plan_sweep(study, study.base.init_std));
+}
+
+TEST_CASE("the scan's best std goes into the sweep", "[sweeps][analysis]") {
+  const auto study = synthetic::study();
+  const auto analysis = analyse(study, train({}, plan_scan(study)));
+  CHECK(analysis.stage == Stage::sweep);
+  CHECK(analysis.init_std == 0.06);
+  REQUIRE(analysis.scan[1].best);
+  CHECK(analysis.scan[1].trials.size() == 3);
+  for (const auto& spec : analysis.missing) CHECK(spec.base.init_std == 0.06);
+}
+
+TEST_CASE("a running trial is still missing and holds its stage back", "[sweeps][analysis]") {
+  const auto study = without_scan();
+  auto results = train({}, plan_sweep(study, study.base.init_std));
+  results[4].state = TrialState::running;
+  results[4].loss.reset();
+  const auto analysis = analyse(study, results);
+  CHECK(analysis.stage == Stage::sweep);
+  CHECK_FALSE(analysis.fit);
+  CHECK(analysis.missing == std::vector{results[4].spec});
+}
+
+TEST_CASE("a finished sweep gives an optimum near the true one, and the targets' trials",
+          "[sweeps][analysis]") {
+  const auto study = without_scan();
+  const auto analysis = analyse(study, train({}, plan_sweep(study, study.base.init_std)));
+  CHECK(analysis.stage == Stage::targets);
+  REQUIRE(analysis.optimum);
+  CHECK_THAT(std::log2(analysis.optimum->lr), WithinAbs(-8, 0.25));
+  CHECK_THAT(std::log2(analysis.optimum->wd), WithinAbs(-3, 0.5));
+  CHECK(analysis.optimum->lr == rounded(analysis.optimum->lr));
+  CHECK(analysis.optimum->init_std == study.base.init_std);
+  CHECK(analysis.missing.size() == 2 + 8);
+  REQUIRE(analysis.targets.size() == 2);
+  CHECK(analysis.targets[1].around.size() == 7);
+  CHECK_FALSE(analysis.targets[1].drift);
+}
+
+TEST_CASE("a target where the rule holds passes and the study is done", "[sweeps][analysis]") {
+  const auto analysis = synthetic::run(synthetic::study(), {});
+  CHECK(analysis.stage == Stage::done);
+  REQUIRE(analysis.targets[1].drift);
+  CHECK(analysis.targets[1].drift->verdict == Verdict::pass);
+  CHECK(analysis.exit_code == 0);
+  CHECK(analysis.notes.empty());
+  CHECK(analysis.num_failed == 0);
+  CHECK_THAT(*analysis.targets[0].tolerance,
+             WithinRel(0.001 * *analysis.targets[0].transferred->loss, 1e-12));
+  CHECK(*analysis.targets[0].baseline->loss > *analysis.targets[0].transferred->loss);
+  CHECK_FALSE(analysis.targets[0].drift);
+}
+
+TEST_CASE("a target whose optimum moved two octaves is a drift with exit code 3", "[sweeps][analysis]") {
+  const auto analysis = synthetic::run(synthetic::study(), {.lr_drift = {{"8e2a1s", -2}}});
+  CHECK(analysis.targets[1].drift->verdict == Verdict::drift);
+  CHECK(analysis.targets[1].drift->lr.value < -1);
+  CHECK(analysis.exit_code == 3);
+  CHECK(mentions(analysis.notes, "8e2a1s: DRIFT"));
+}
+
+TEST_CASE("noise above the tolerance leaves no verdict and exit code 4", "[sweeps][analysis]") {
+  const auto analysis = synthetic::run(synthetic::study(), {.lr_drift = {{"8e2a1s", 0.4}}, .noise = 0.006});
+  CHECK(analysis.targets[1].drift->verdict != Verdict::pass);
+  CHECK(analysis.exit_code == 4);
+  CHECK(mentions(analysis.notes, "8e2a1s"));
+}
+
+TEST_CASE("an optimum outside the grid is bracketed by extensions", "[sweeps][analysis]") {
+  const auto study = without_scan();
+  const auto analysis = synthetic::run(study, {.log2_lr = -5.2});
+  CHECK(analysis.sweep.size() > 15);
+  CHECK(analysis.sweep.size() <= 15 + 4u * study.search.extensions);
+  CHECK(fitted(analysis).bracketed());
+  CHECK_THAT(std::log2(analysis.optimum->lr), WithinAbs(-5.2, 0.3));
+  CHECK(analysis.exit_code == 0);
+}
+
+TEST_CASE("without extensions an optimum outside the grid is not bracketed, exit code 4",
+          "[sweeps][analysis]") {
+  auto study = without_scan();
+  study.search.extensions = 0;
+  const auto analysis = synthetic::run(study, {.log2_lr = -4});
+  CHECK(analysis.sweep.size() == 15);
+  CHECK(analysis.exit_code == 4);
+  CHECK(mentions(analysis.notes, "widen [space.lr]"));
+}
+
+TEST_CASE("a scan whose best std is at an end says so and passes", "[sweeps][analysis]") {
+  const auto analysis = synthetic::run(synthetic::study(), {.best_init_std = 0.2});
+  CHECK(analysis.init_std == 0.12);
+  CHECK(analysis.exit_code == 0);
+  CHECK(mentions(analysis.notes, "0.12, is the largest that was scanned"));
+}
+
+TEST_CASE("replaying a finished study asks for nothing new and decides the same", "[sweeps][analysis]") {
+  std::vector<TrialResult> results;
+  const auto first = synthetic::run(synthetic::study(), {.log2_lr = -5.2}, results);
+  std::reverse(results.begin(), results.end());
+  const auto again = analyse(synthetic::study(), results);
+  CHECK(again.missing.empty());
+  CHECK(again.sweep.size() == first.sweep.size());
+  CHECK(again.optimum == first.optimum);
+  CHECK(fitted(again).lr.estimate == fitted(first).lr.estimate);
+  CHECK(again.targets[1].drift->regret == first.targets[1].drift->regret);
+}
+
+TEST_CASE("no trial is asked for twice", "[sweeps][analysis]") {
+  std::vector<TrialResult> results;
+  synthetic::run(synthetic::study(), {.log2_lr = -5.2}, results);
+  std::vector<TrialKey> keys;
+  std::vector<std::string> names;
+  for (const auto& result : results) {
+    keys.push_back(result.key);
+    names.push_back(result.spec.name);
+  }
+  for (auto* list : {&keys, &names}) {
+    std::sort(list->begin(), list->end());
+    CHECK(std::adjacent_find(list->begin(), list->end()) == list->end());
+  }
+}
+
+TEST_CASE("diverged cells are kept as barriers, and no extension goes near them", "[sweeps][analysis]") {
+  const auto study = without_scan();
+  const auto analysis = synthetic::run(study, {.diverges_at = -6.5});
+  CHECK(fitted(analysis).num_diverged == 3);
+  for (const auto& trial : analysis.sweep) CHECK(std::log2(trial.spec.base.lr) < -5.9);
+  CHECK(analysis.exit_code == 0);
+}
+
+TEST_CASE("a failed trial counts as ended; the study goes on and exits with 1", "[sweeps][analysis]") {
+  const auto analysis = synthetic::run(without_scan(), {.fails = [](const TrialSpec& spec) {
+                                         return spec.name == "proxy lr=0.003906 wd=0.125";
+                                       }});
+  CHECK(analysis.stage == Stage::done);
+  CHECK(analysis.num_failed == 1);
+  CHECK(analysis.exit_code == 1);
+  CHECK(fitted(analysis).num_points == 14);
+  CHECK(mentions(analysis.notes, "1 trial failed"));
+}
+
+TEST_CASE("a proven drift outranks a failed trial", "[sweeps][analysis]") {
+  const auto analysis = synthetic::run(
+      without_scan(), {.lr_drift = {{"8e2a1s", -2}},
+                       .fails = [](const TrialSpec& spec) { return spec.role == TrialRole::check; }});
+  CHECK(analysis.num_failed == 2);
+  CHECK(analysis.exit_code == 3);
+}
+
+TEST_CASE("a sweep too small to fit ends the study with exit code 4 and says so", "[sweeps][analysis]") {
+  auto study = without_scan();
+  study.space.lr = {.min = 0.001, .max = 0.002, .values = {0.001, 0.002}};
+  study.space.wd = {.min = 0.1, .max = 0.1, .values = {0.1}};
+  const auto analysis = synthetic::run(study, {});
+  CHECK(analysis.stage == Stage::done);
+  CHECK_FALSE(analysis.optimum);
+  CHECK(analysis.targets.empty());
+  CHECK(analysis.exit_code == 4);
+  CHECK(mentions(analysis.notes, "proxy: "));
+}
+
+TEST_CASE("with one WD the optimum keeps it", "[sweeps][analysis]") {
+  auto study = without_scan();
+  study.space.wd = {.min = 0.1, .max = 0.1, .values = {0.1}};
+  const auto analysis = synthetic::run(study, {});
+  CHECK(analysis.optimum->wd == 0.1);
+  CHECK_FALSE(fitted(analysis).wd_fitted);
+}
+
+TEST_CASE("a scan of which nothing finishes ends the study", "[sweeps][analysis]") {
+  const auto analysis = synthetic::run(synthetic::study(), {.diverges_at = -20});
+  CHECK(analysis.stage == Stage::done);
+  CHECK(analysis.sweep.empty());
+  CHECK(analysis.exit_code == 4);
+  CHECK(mentions(analysis.notes, "initial-std scan"));
+}
+
+TEST_CASE("a sweep of which all diverge ends the study without an optimum", "[sweeps][analysis]") {
+  const auto analysis = synthetic::run(without_scan(), {.diverges_at = -20});
+  CHECK(analysis.stage == Stage::done);
+  CHECK_FALSE(analysis.optimum);
+  CHECK(analysis.exit_code == 4);
+}
+
+TEST_CASE("a study without targets is done after its fit", "[sweeps][analysis]") {
+  auto study = without_scan();
+  study.targets.clear();
+  const auto analysis = synthetic::run(study, {});
+  CHECK(analysis.stage == Stage::done);
+  CHECK(analysis.exit_code == 0);
+}
+
+TEST_CASE("a target that diverges at the transferred point is no verdict", "[sweeps][analysis]") {
+  auto study = without_scan();
+  study.targets.pop_back();
+  const auto fit = synthetic::run(study, {});
+  auto results = train({}, plan_sweep(study, study.base.init_std));
+  add(results, train({.diverges_at = -20}, fit.missing));
+  for (const auto& spec : plan_target(study, study.targets[0], *fit.optimum))
+    add(results, train({.diverges_at = -20}, {spec}));
+  const auto analysis = analyse(study, results);
+  CHECK(analysis.stage == Stage::done);
+  CHECK(analysis.exit_code == 4);
+  CHECK(mentions(analysis.notes, "8e2a: diverged at the transferred point"));
+}
+
+TEST_CASE("a drift design of which all fail is unusable, not a crash", "[sweeps][analysis]") {
+  const auto analysis = synthetic::run(
+      without_scan(), {.fails = [](const TrialSpec& spec) { return spec.target == "8e2a1s"; }});
+  REQUIRE(analysis.targets[1].drift);
+  CHECK(analysis.targets[1].drift->verdict == Verdict::unusable);
+  CHECK(analysis.exit_code == 1);
+}
+
+TEST_CASE("replicates give the fit its noise", "[sweeps][analysis]") {
+  auto study = without_scan();
+  study.search.replicates = 3;
+  study.targets.clear();
+  const auto analysis = synthetic::run(study, {.noise = 0.002});
+  CHECK(analysis.sweep.size() == 45);
+  CHECK_THAT(fitted(analysis).sigma, WithinRel(0.002, 0.35));
+  CHECK_THAT(fitted(analysis).sigma_source, ContainsSubstring("seeds"));
+}
+
+TEST_CASE("a change of the study leaves old results aside", "[sweeps][analysis]") {
+  const auto study = without_scan();
+  auto changed = study;
+  changed.proxy.steps += 1;
+  const auto analysis = analyse(changed, train({}, plan_sweep(study, study.base.init_std)));
+  CHECK(analysis.missing.size() == 15);
+}
+
+TEST_CASE("the fit sees diverged trials and not failed ones", "[sweeps][analysis]") {
+  const auto study = without_scan();
+  auto trials = train({}, plan_sweep(study, study.base.init_std));
+  trials[0].state = TrialState::diverged;
+  trials[0].loss.reset();
+  trials[1].state = TrialState::failed;
+  trials[1].loss.reset();
+  const auto points = fit_points(trials);
+  REQUIRE(points.size() == 14);
+  CHECK(points[0].diverged);
+  CHECK_FALSE(points[1].diverged);
+  CHECK(points[0].x == std::log2(trials[0].spec.base.lr));
+  CHECK(points[1].seed_block == 0);
+}
