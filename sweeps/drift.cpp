@@ -26,25 +26,44 @@ std::string count(int n, const std::string& noun) {
   return fmt::format("{} {}{}", n, noun, n == 1 ? "" : "s");
 }
 
-bool conflicts(const Optimum& fit, const ShapePrior& prior) {
-  const bool lr = std::abs(fit.hx - prior.hx) > kConflict * prior.hx_sd();
-  return lr || (prior.wd && std::abs(fit.hy - prior.hy) > kConflict * prior.hy_sd());
+/// Standard error of one coefficient, k's spread included.
+double standard_error(const Optimum& fit, int index, double SkewSurface::*coefficient) {
+  double mean = 0, square = 0, variance = 0;
+  for (const auto& at : fit.by_skew) {
+    const double value = at.surface.*coefficient;
+    mean += at.probability * value, square += at.probability * value * value;
+    variance += at.probability * at.covariance(index, index);
+  }
+  return std::sqrt(variance + std::max(square - mean * mean, 0.0));
 }
 
-/// Without the prior where its shape is not the target's. Fewer runs than a fit of its own needs keep a
-/// prior so wide that it only closes the gap.
-FitResult fit_target(const std::vector<FitPoint>& points, FitOptions options, bool& conflict) {
+/// Whether the curvatures of `fit`, known to their own standard error or exactly, deny the prior's.
+bool denies(const Optimum& fit, const ShapePrior& prior, bool own_error) {
+  const auto far = [&](double fitted, double expected, double sd, double error) {
+    return std::abs(fitted - expected) > kConflict * std::hypot(sd, own_error ? error : 0);
+  };
+  if (far(fit.hx, prior.hx, prior.hx_sd(), standard_error(fit, 3, &SkewSurface::hx))) return true;
+  return prior.wd && far(fit.hy, prior.hy, prior.hy_sd(), standard_error(fit, 5, &SkewSurface::hy));
+}
+
+/// Without the prior where its shape is not the target's: either the fit leaves it, or a fit that hardly
+/// knows it does (a prior that is far off can also win, by making the residuals look like noise).
+/// Fewer runs than a fit of its own needs keep a prior so wide that it only closes the gap.
+FitResult fit_target(const std::vector<FitPoint>& points, const FitOptions& options, bool& conflict) {
   FitResult result = fit_optimum(points, options);
+  FitOptions loose = options;
+  loose.prior->widen = kWidened;
+  const FitResult by_itself = fit_optimum(points, loose);
   const auto* fit = std::get_if<Optimum>(&result);
-  conflict = fit && conflicts(*fit, *options.prior);
+  const auto* loose_fit = std::get_if<Optimum>(&by_itself);
+  conflict =
+      fit && loose_fit && (denies(*fit, *options.prior, false) || denies(*loose_fit, *options.prior, true));
   if (!conflict) return result;
-  if (fit->num_points < kFewestWithoutPrior) {
-    options.prior->widen = kWidened;
-  } else {
-    options.nu0 = 6, options.sigma0 = options.prior->sigma;  // seeds are as noisy, whatever the shape
-    options.prior.reset();
-  }
-  return fit_optimum(points, options);
+  if (fit->num_points < kFewestWithoutPrior) return by_itself;
+  loose.nu0 = kPriorSigmaWeight,
+  loose.sigma0 = options.prior->sigma;  // seeds are as noisy, whatever the shape
+  loose.prior.reset();
+  return fit_optimum(points, loose);
 }
 
 template <typename Difference>

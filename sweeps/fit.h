@@ -31,11 +31,12 @@ bool has_diverged(const FitPoint& point, double lowest_loss);
 
 /// Shape of another fit as a prior (a target's fit uses the proxy's): pseudo-rows of weight sigma/sd with
 /// sd 0.5 hx + 0.002, 0.35 sqrt(hx hy) + 0.002, 0.6 hy + 0.002. Location and level stay free.
+inline constexpr double kPriorSigmaWeight = 6;  // nu0 of the prior's sigma
 struct ShapePrior {
   double hx = 0, hxy = 0, hy = 0;
   bool wd = true;  // false: hxy and hy are not known
   double k = 0.3, k_sd = 0.25;
-  double sigma = 0;  // pooled with nu0 = 6
+  double sigma = 0;  // pooled as kPriorSigmaWeight degrees of freedom
   double widen = 1;  // times every sd of the pseudo-rows
 
   double hx_sd() const;

@@ -1,0 +1,182 @@
+#include <algorithm>
+#include <cmath>
+
+#include "sweeps/fit.h"
+#include "sweeps/profile_region.h"
+#include "sweeps/skew_regression.h"
+#include "tests/support/catch.h"
+#include "tests/support/surfaces.h"
+
+// What the fit promises, on surfaces whose optimum is known: the gates of fit-and-drift 5.4. Seeds are fixed;
+// the limits are the gates themselves.
+using namespace sweeps;
+
+namespace {
+
+constexpr int kReplicates = 100;
+
+/// The usual alternative: an unweighted quadratic in LR and WD with a cross term.
+double least_squares_lr(const std::vector<FitPoint>& points) {
+  SkewDesign design;
+  double lowest = INFINITY;
+  for (const auto& point : points)
+    if (!point.diverged) lowest = std::min(lowest, point.loss);
+  std::vector<FitPoint> finished;
+  for (const auto& point : points)
+    if (!has_diverged(point, lowest)) finished.push_back(point);
+  const auto n = static_cast<Eigen::Index>(finished.size());
+  design.x.resize(n), design.y.resize(n), design.loss.resize(n);
+  for (Eigen::Index i = 0; i < n; ++i) {
+    const FitPoint& point = finished[static_cast<std::size_t>(i)];
+    design.x[i] = point.x, design.y[i] = point.y, design.loss[i] = point.loss;
+    design.block.push_back(0);
+  }
+  const auto fit = regress(design, 0, 0, 0, Eigen::VectorXd::Ones(n), 1);
+  return box_optimum(fit->surface, {-4, 4, -3, 3}).u;
+}
+
+struct Scores {
+  double rmse_lr = 0, rmse_wd = 0, bias_lr = 0, coverage = 0, regret = 0, rmse_least_squares = 0;
+};
+
+Scores score(const surfaces::Surface& surface, std::uint64_t stream) {
+  Scores s;
+  for (int i = 0; i < kReplicates; ++i) {
+    Generator random(20260 + static_cast<std::uint64_t>(i), stream);
+    const double x0 = random.uniform(-1, 1), y0 = random.uniform(-1, 1);
+    const auto placed = surfaces::place(surface, x0, y0);
+    const auto points = surfaces::grid_7x5(placed, random);
+    const FitResult result = fit_optimum(points, {});
+    REQUIRE(std::holds_alternative<Optimum>(result));
+    const auto& fit = std::get<Optimum>(result);
+    const double lr = fit.lr.estimate - placed.true_x(), wd = fit.wd.estimate - placed.true_y();
+    s.rmse_lr += lr * lr, s.rmse_wd += wd * wd, s.bias_lr += lr;
+    s.coverage += fit.lr.ci.lo <= placed.true_x() && placed.true_x() <= fit.lr.ci.hi;
+    s.regret += placed.regret(fit.lr.estimate, fit.wd.estimate);
+    s.rmse_least_squares += std::pow(least_squares_lr(points) - placed.true_x(), 2);
+  }
+  for (double* sum : {&s.rmse_lr, &s.rmse_wd, &s.bias_lr, &s.coverage, &s.regret, &s.rmse_least_squares})
+    *sum /= kReplicates;
+  for (double* square : {&s.rmse_lr, &s.rmse_wd, &s.rmse_least_squares}) *square = std::sqrt(*square);
+  return s;
+}
+
+/// The reference surface on the usual grid, its optimum `offset` octaves from the middle in LR.
+struct Sweep {
+  surfaces::Placed placed;
+  std::vector<FitPoint> points;
+  FitResult result;
+};
+Sweep sweep_with_optimum_at(const surfaces::Surface& surface, double offset, int replicate) {
+  Generator random(500 + static_cast<std::uint64_t>(replicate), 77);
+  Sweep sweep;
+  sweep.placed = surfaces::place(surface, offset, random.uniform(-1, 1));
+  sweep.points = surfaces::grid_7x5(sweep.placed, random);
+  sweep.result = fit_optimum(sweep.points, {});
+  return sweep;
+}
+
+/// Not bracketed, or no fit at all where so much diverged that none is possible.
+bool flagged(const FitResult& result) {
+  const auto* fit = std::get_if<Optimum>(&result);
+  return !fit || !fit->bracketed();
+}
+
+}  // namespace
+
+TEST_CASE("over fifteen surfaces the optimum is close, unbiased and honestly uncertain",
+          "[sweeps][fit][slow]") {
+  Scores mean, worst;
+  worst.coverage = 1;
+  double mean_abs_bias = 0;
+  int num_better = 0;
+  const auto& all = surfaces::benchmark();
+  const double n = static_cast<double>(all.size());
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const Scores s = score(all[i], i);
+    INFO(all[i].id << ": RMSE " << s.rmse_lr << ", bias " << s.bias_lr << ", coverage " << s.coverage);
+    CHECK(s.rmse_lr <= 0.20);
+    CHECK(s.coverage >= 0.90);
+    mean.rmse_lr += s.rmse_lr / n, mean.rmse_wd += s.rmse_wd / n, mean.coverage += s.coverage / n;
+    mean.regret += s.regret / n, mean_abs_bias += std::abs(s.bias_lr) / n;
+    num_better += s.rmse_lr < s.rmse_least_squares;
+  }
+  CHECK(mean.rmse_lr <= 0.10);
+  CHECK(mean.rmse_wd <= 0.15);  // the reference reaches 0.133
+  CHECK(mean_abs_bias <= 0.05);
+  CHECK(mean.coverage >= 0.95);
+  CHECK(mean.regret <= 0.25e-3);
+  CHECK(num_better >= 13);  // against least squares with a plain quadratic
+}
+
+TEST_CASE("an optimum on the edge of the grid or outside is never called bracketed", "[sweeps][fit][slow]") {
+  for (const double offset : {3.0, 3.5, 4.0, -3.0, -4.0}) {
+    int num_flagged = 0;
+    for (int i = 0; i < kReplicates; ++i) {
+      const Sweep sweep = sweep_with_optimum_at(surfaces::benchmark("S5"), offset, i);
+      num_flagged += flagged(sweep.result);
+      const auto* fit = std::get_if<Optimum>(&sweep.result);
+      if (fit) CHECK(std::abs(fit->lr.estimate - fit->best_observed.x) <= 1.5);
+    }
+    INFO("optimum at " << offset);
+    CHECK(num_flagged >= 93);
+  }
+}
+
+TEST_CASE("an optimum well inside the grid is called bracketed", "[sweeps][fit][slow]") {
+  int num_flagged = 0;
+  for (const double offset : {-2.0, -1.0, 0.0, 1.0, 2.0})
+    for (int i = 0; i < kReplicates; ++i)
+      num_flagged += flagged(sweep_with_optimum_at(surfaces::benchmark("S5"), offset, i).result);
+  CHECK(num_flagged <= 0.02 * 5 * kReplicates);
+}
+
+TEST_CASE("weight decay that never hurts by being small is reported open, and LR stays right",
+          "[sweeps][fit][slow]") {
+  surfaces::Surface surface = surfaces::benchmark("S5");
+  surface.shape = surfaces::Shape::wd_monotone;
+  int num_open = 0, num_covered = 0;
+  for (int i = 0; i < kReplicates; ++i) {
+    const Sweep sweep = sweep_with_optimum_at(surface, 0.01 * i - 0.5, i);
+    const auto& fit = std::get<Optimum>(sweep.result);
+    num_open += !fit.wd.bracketed && fit.wd.edge_low > fit.wd.edge_high;
+    num_covered += fit.lr.ci.lo <= sweep.placed.true_x() && sweep.placed.true_x() <= fit.lr.ci.hi;
+  }
+  CHECK(num_open >= 85);
+  CHECK(num_covered >= 95);
+}
+
+// In one dimension the two are the same set; what is left is the second dimension and the draws' own noise.
+TEST_CASE("the draws agree with the profile region, which needs none", "[sweeps][fit][slow]") {
+  FitOptions options;
+  options.k_grid = {0};
+  options.shape_floor = 0;
+  double mean_ratio = 0;
+  for (int i = 0; i < kReplicates; ++i) {
+    Generator random(800 + static_cast<std::uint64_t>(i));
+    const double x0 = random.uniform(-1, 1), y0 = random.uniform(-1, 1);
+    const auto placed = surfaces::place(surfaces::benchmark("S1"), x0, y0);
+    const auto result = fit_optimum(surfaces::grid_7x5(placed, random), options);
+    const auto& fit = std::get<Optimum>(result);
+    const Interval profile = profile_interval_lr(fit, fit.by_skew.front());
+    const double ratio = (fit.lr.ci.hi - fit.lr.ci.lo) / (profile.hi - profile.lo);
+    CHECK_THAT(ratio, WithinAbs(1, 0.25));
+    mean_ratio += ratio / kReplicates;
+  }
+  CHECK_THAT(mean_ratio, WithinAbs(1, 0.05));
+}
+
+TEST_CASE("a quadratic has the same optimum in LR and WD as in LR and tau", "[sweeps][fit]") {
+  FitOptions options;
+  options.k_grid = {0};
+  for (int i = 0; i < 10; ++i) {
+    auto sweep = sweep_with_optimum_at(surfaces::benchmark("S1"), 0.3, i);
+    const auto result = fit_optimum(sweep.points, options);
+    for (auto& point : sweep.points) point.y = -(point.x + point.y);
+    const auto turned = fit_optimum(sweep.points, options);
+    const auto& in_wd = std::get<Optimum>(result);
+    const auto& in_tau = std::get<Optimum>(turned);
+    CHECK_THAT(in_tau.lr.estimate, WithinAbs(in_wd.lr.estimate, 1e-6));
+    CHECK_THAT(in_tau.wd.estimate, WithinAbs(in_wd.log2_tau.estimate, 1e-6));
+  }
+}
