@@ -19,4 +19,9 @@ RotaryTable rotary_table(std::int64_t context, std::int64_t head_size, at::Devic
 at::Tensor causal_attention(const at::Tensor& qkv_KRC, std::int64_t T, std::int64_t head_size,
                             const RotaryTable& table);
 
+namespace composed {
+at::Tensor causal_attention(const at::Tensor& qkv_KRC, std::int64_t T, std::int64_t head_size,
+                            const RotaryTable& table);
+}
+
 }  // namespace models::ops

@@ -18,4 +18,10 @@ at::Tensor rms_norm(const at::Tensor& x_KRD, const at::Tensor& gain_KD, at::Scal
 std::pair<at::Tensor, at::Tensor> add_rms_norm(const at::Tensor& x_KRD, const at::Tensor& branch_KRD,
                                                double scale, const at::Tensor& gain_KD, at::ScalarType out);
 
+namespace composed {
+at::Tensor rms_norm(const at::Tensor& x_KRD, const at::Tensor& gain_KD, at::ScalarType out);
+std::pair<at::Tensor, at::Tensor> add_rms_norm(const at::Tensor& x_KRD, const at::Tensor& branch_KRD,
+                                               double scale, const at::Tensor& gain_KD, at::ScalarType out);
+}  // namespace composed
+
 }  // namespace models::ops

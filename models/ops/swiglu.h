@@ -8,4 +8,8 @@ namespace models::ops {
 /// H].
 at::Tensor swiglu(const at::Tensor& gate_up);
 
+namespace composed {
+at::Tensor swiglu(const at::Tensor& gate_up);
+}
+
 }  // namespace models::ops
