@@ -1,0 +1,67 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "sweeps/trial.h"
+#include "worker/protocol.h"
+
+namespace worker {
+
+/// The user's input is wrong; what() is one line for them and names the file or key.
+struct UserError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+/// What a trial asks of its data.
+struct DataNeeds {
+  std::int64_t context = 0;  // T
+  std::int64_t vocab = 0;    // V of the model
+  std::int64_t eval_tokens =
+      0;  // predicted tokens in the fixed held-out set, rounded down to whole sequences
+};
+
+/// Sequences of T+1 tokens: inputs are the first T, targets the last T. Which sequences a training step sees
+/// is a function of (seed, step) alone, so every trial of a sweep sees the same data in the same order and a
+/// trial goes on at any step without a replay. Held-out sequences are fixed and never trained on.
+class TokenSource {
+ public:
+  virtual ~TokenSource() = default;
+
+  const Inspected& facts() const { return facts_; }
+  const DataNeeds& needs() const { return needs_; }
+
+  /// Training sequences of one step, [batch, T+1] row by row.
+  virtual void train_batch(std::uint64_t seed, std::int64_t step, std::int64_t batch,
+                           std::span<std::int64_t> out) = 0;
+
+  /// The held-out set, [max(1, eval_tokens / T), T+1] row by row.
+  virtual const std::vector<std::int64_t>& holdout() = 0;
+
+  /// Mean -log p of the process that made the held-out targets, nats per token, where it is known exactly.
+  virtual std::optional<double> floor() { return std::nullopt; }
+
+ protected:
+  Inspected facts_;
+  DataNeeds needs_;
+};
+
+std::int64_t num_holdout_sequences(const DataNeeds& needs);
+
+/// Opens and checks the data; throws UserError. Keeps the last few sources open, so the next trial on the
+/// same data starts at once; a source whose files changed is read again. Not for use from several threads. A
+/// spec whose fingerprint is filled in and differs from the data's is refused.
+std::shared_ptr<TokenSource> open_source(const sweeps::DataSpec& spec, const DataNeeds& needs);
+
+/// Where a training sequence of (seed, step, row) starts, uniform in [0, count).
+std::uint64_t window_start(std::uint64_t seed, std::int64_t step, std::int64_t row, std::uint64_t count);
+
+/// 32 hex digits of XXH3-128.
+std::string fingerprint_of(std::span<const std::uint8_t> bytes);
+
+}  // namespace worker
