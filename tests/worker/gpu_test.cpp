@@ -1,0 +1,153 @@
+// What a GPU must show, against its CPU twin; tests/gpu.sh runs these on a machine that has one. Elsewhere
+// they say that nothing was checked. With TUNEONCE_EXPECT_GPU set, a missing GPU is a failure.
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdlib>
+#include <map>
+
+#include <ATen/ATen.h>
+#include <ATen/Context.h>
+
+#include "models/model.h"
+#include "sweeps/trial.h"
+#include "tests/models/tiny.h"
+#include "tests/support/catch.h"
+#include "worker/device.h"
+#include "worker/train.h"
+
+namespace {
+
+bool gpu() {
+  if (at::hasCUDA() && at::getNumGPUs() > 0) return true;
+  if (std::getenv("TUNEONCE_EXPECT_GPU")) FAIL("no GPU is visible to LibTorch");
+  WARN("no GPU here: nothing was checked");
+  return false;
+}
+
+/// The loss and every gradient of one model on one device, brought back to the CPU.
+struct Pass {
+  double loss = 0;
+  std::vector<at::Tensor> gradients;
+};
+Pass run_pass(models::ModelOptions options, c10::Device device, bool bfloat16) {
+  options.device = device;
+  options.bfloat16 = bfloat16;
+  const auto model = models::make_model(options);
+  for (std::int64_t k = 0; k < options.slots; ++k) model->initialise(k, 7, 0.08);
+  const at::Tensor tokens = tiny::tokens(options.run.shape, options.slots, 4, 3).to(device);
+  const at::Tensor loss = model->loss(tokens).sum();
+  loss.backward();
+  Pass pass{loss.item<double>(), {}};
+  for (const auto& parameter : model->parameters())
+    pass.gradients.push_back(parameter.value.grad().to(at::kCPU));
+  return pass;
+}
+
+/// All widths multiples of 8, as grouped products of bfloat16 need.
+models::ModelOptions shape_for_gpu(const char* code) {
+  auto options = tiny::options(tiny::dense());
+  auto& shape = options.run.shape;
+  if (code) shape = tiny::moe(code);
+  for (auto* each : {&shape, &options.proxy.shape}) {
+    each->width = 64;
+    each->head_size = 32;
+    each->context = 16;
+    each->vocab = 64;
+    each->ffn_width = 64;
+  }
+  if (code) shape.expert_width = 32;
+  return options;
+}
+
+sweeps::TrialSpec teacher_trial(double lr, const char* code) {
+  sweeps::TrialSpec spec;
+  const auto options = shape_for_gpu(code);
+  spec.run = {.shape = options.run.shape, .batch = 16, .steps = 200};
+  spec.proxy = {.shape = options.proxy.shape, .batch = 16, .steps = 200};
+  spec.run.shape.vocab = spec.proxy.shape.vocab = 128;
+  spec.base = {.lr = lr, .wd = 0.1, .init_std = 0.08};
+  spec.seed = 11;
+  spec.eval = {.tokens = 16 * 512, .every = 0.5};
+  return spec;
+}
+
+/// Trains `specs` as one stack; final losses in order.
+std::vector<double> train(const std::vector<sweeps::TrialSpec>& specs, const worker::Device& device) {
+  std::vector<worker::Assignment> assignments;
+  for (const auto& spec : specs) assignments.push_back({.trial = sweeps::trial_key(spec), .spec = spec});
+  std::map<sweeps::TrialKey, double> losses;
+  const worker::StopRequests none;
+  worker::train_stack(
+      assignments, device,
+      [&](const worker::WorkerMessage& message) {
+        if (const auto* ended = std::get_if<worker::Ended>(&message))
+          if (const auto* finished = std::get_if<sweeps::Finished>(&ended->outcome))
+            losses[ended->trial] = finished->loss;
+      },
+      [&]() -> const worker::StopRequests& { return none; });
+  std::vector<double> result;
+  for (const auto& assignment : assignments) result.push_back(losses.at(assignment.trial));
+  return result;
+}
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+}  // namespace
+
+TEST_CASE("a GPU gives the CPU's loss and gradients in float32", "[gpu]") {
+  if (!gpu()) return;
+  for (const char* code : {static_cast<const char*>(nullptr), "8e2a", "8e4a2g1s"}) {
+    INFO((code ? code : "dense"));
+    const auto cpu = run_pass(shape_for_gpu(code), c10::kCPU, false);
+    const auto cuda = run_pass(shape_for_gpu(code), c10::Device(c10::kCUDA, 0), false);
+    CHECK_THAT(cuda.loss, WithinRel(cpu.loss, 1e-5));
+    for (std::size_t i = 0; i < cpu.gradients.size(); ++i)
+      CHECK(tiny::relative_error(cuda.gradients[i], cpu.gradients[i]) < 1e-3);
+  }
+}
+
+TEST_CASE("a GPU in bfloat16 stays near the CPU in float32", "[gpu]") {
+  if (!gpu()) return;
+  for (const char* code : {static_cast<const char*>(nullptr), "8e2a", "8e4a2g1s"}) {
+    INFO((code ? code : "dense"));
+    const auto cpu = run_pass(shape_for_gpu(code), c10::kCPU, false);
+    const auto cuda = run_pass(shape_for_gpu(code), c10::Device(c10::kCUDA, 0), true);
+    CHECK_THAT(cuda.loss, WithinRel(cpu.loss, 1e-2));  // 8 bits of mantissa
+    CHECK(std::isfinite(cuda.loss));
+  }
+}
+
+TEST_CASE("a trial trained on a GPU ends where its CPU twin ends", "[gpu]") {
+  if (!gpu()) return;
+  for (const char* code : {static_cast<const char*>(nullptr), "8e2a1s"}) {
+    const auto cpu = train({teacher_trial(4e-3, code)}, worker::open_device("cpu"));
+    const auto cuda = train({teacher_trial(4e-3, code)}, worker::open_device("cuda:0"));
+    WARN((code ? code : "dense") << ": CPU " << cpu[0] << ", GPU " << cuda[0]);
+    CHECK_THAT(cuda[0], WithinAbs(cpu[0], 5e-3));  // 200 steps amplify the last bits
+  }
+}
+
+TEST_CASE("a stack of 8 slots on a GPU ends where 8 solo runs end", "[gpu]") {
+  if (!gpu()) return;
+  const auto device = worker::open_device("cuda:0");
+  for (const char* code : {static_cast<const char*>(nullptr), "8e2a1s"}) {
+    std::vector<sweeps::TrialSpec> specs;
+    for (int i = 0; i < 8; ++i) specs.push_back(teacher_trial(1e-3 * std::exp2(0.5 * i), code));
+    train({specs[0]}, device);  // warm
+    auto start = std::chrono::steady_clock::now();
+    const auto stacked = train(specs, device);
+    const double stacked_seconds = seconds_since(start);
+    start = std::chrono::steady_clock::now();
+    std::vector<double> solo;
+    for (const auto& spec : specs) solo.push_back(train({spec}, device)[0]);
+    const double solo_seconds = seconds_since(start);
+    double worst = 0;
+    for (std::size_t i = 0; i < solo.size(); ++i) worst = std::max(worst, std::abs(stacked[i] - solo[i]));
+    WARN((code ? code : "dense") << ": worst difference " << worst << " nats, 8 solo runs take "
+                                 << solo_seconds / stacked_seconds << " times the stack's time");
+    CHECK(worst < 5e-3);
+  }
+}

@@ -1,0 +1,402 @@
+#include "worker/train.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <new>
+#include <stdexcept>
+#include <string_view>
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include "models/model.h"
+#include "worker/checkpoint.h"
+#include "worker/data.h"
+#include "worker/optimizer.h"
+#include "worker/schedule.h"
+
+namespace worker {
+namespace {
+
+constexpr double kReportSeconds = 0.5;           // between Progress messages
+constexpr double kUnusableNats = 3;              // a final loss this far above ln V is a divergence
+constexpr std::int64_t kEvalTokensCpu = 4096;    // tokens a chunk of an evaluation: stays near the caches
+constexpr std::int64_t kEvalTokensCuda = 65536;  // over all slots: bounds the memory of the logits
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+DataNeeds needs_of(const sweeps::TrialSpec& spec) {
+  return {spec.run.shape.context, spec.run.shape.vocab, spec.eval.tokens};
+}
+
+models::ModelOptions model_options(const sweeps::TrialSpec& spec, std::int64_t slots, const Device& device) {
+  models::ModelOptions options;
+  options.run = spec.run;
+  options.proxy = spec.proxy;
+  options.rule = spec.rule;
+  options.slots = slots;
+  options.device = device.device;
+  options.bfloat16 = spec.precision == sweeps::Precision::bfloat16;
+  options.balance_by_bias = spec.balancing == sweeps::Balancing::bias;
+  return options;
+}
+
+/// One trial in its slot.
+struct Slot {
+  Assignment assignment;
+  TrialProgress progress;
+  double started = 0;          // clock
+  double earlier_seconds = 0;  // of attempts before this one
+  double last_checkpoint = 0;  // clock
+
+  const sweeps::TrialSpec& spec() const { return assignment.spec; }
+  double seconds() const { return earlier_seconds + now() - started; }
+
+  CurveRecorder& curve(const std::string& metric, bool every_step) {
+    const auto [found, is_new] = progress.curves.try_emplace(metric);
+    if (is_new && every_step) found->second = CurveRecorder::every_step(spec().run.steps);
+    return found->second;
+  }
+  /// Due after `step` updates and not done yet.
+  bool evaluation_is_due() {
+    const std::int64_t step = progress.step, steps = spec().run.steps;
+    const auto every =
+        static_cast<std::int64_t>(std::llround(spec().eval.every * static_cast<double>(steps)));
+    const bool due = step == steps || (step > 0 && every > 0 && step % every == 0);
+    const auto& done = curve("eval_loss", false).steps;
+    return due && (done.empty() || done.back() != step);
+  }
+};
+
+/// Sends messages about the trials of a stack and remembers which have ended.
+class Reporter {
+ public:
+  Reporter(const std::vector<Assignment>& assignments, const Emit& emit) : emit_(emit) {
+    for (const auto& assignment : assignments) {
+      slots_.push_back(
+          {.assignment = assignment, .progress = {}, .started = now(), .last_checkpoint = now()});
+      active_.push_back(true);
+    }
+  }
+
+  std::vector<Slot>& slots() { return slots_; }
+  const std::vector<bool>& active() const { return active_; }
+  bool any_active() const { return std::find(active_.begin(), active_.end(), true) != active_.end(); }
+
+  void send(const WorkerMessage& message) const { emit_(message); }
+  void send_curves(std::size_t k) {
+    const auto& [trial, attempt, spec, file, every] = slots_[k].assignment;
+    for (auto& [metric, curve] : slots_[k].progress.curves) {
+      if (curve.num_sent == curve.steps.size()) continue;
+      const auto sent = static_cast<std::ptrdiff_t>(curve.num_sent);
+      send(Curve{trial,
+                 attempt,
+                 metric,
+                 {curve.steps.begin() + sent, curve.steps.end()},
+                 {curve.values.begin() + sent, curve.values.end()}});
+      curve.num_sent = curve.steps.size();
+    }
+  }
+  void end(std::size_t k, const sweeps::Outcome& outcome) {
+    // A trial that is not over yet goes on within its last, unfinished point.
+    if (!std::holds_alternative<sweeps::Failed>(outcome)) {
+      for (auto& [metric, curve] : slots_[k].progress.curves) curve.end_point(slots_[k].progress.step - 1);
+    }
+    send_curves(k);
+    active_[k] = false;  // before it is sent: an exception on the way must not end it twice
+    send(Ended{slots_[k].assignment.trial, slots_[k].assignment.attempt, outcome});
+  }
+  void end_all(const sweeps::Outcome& outcome) {
+    for (std::size_t k = 0; k < slots_.size(); ++k) {
+      if (active_[k]) end(k, outcome);
+    }
+  }
+
+ private:
+  const Emit& emit_;
+  std::vector<Slot> slots_;
+  std::vector<bool> active_;
+};
+
+/// Model, optimizer and data of K trials.
+class Stack {
+ public:
+  Stack(Reporter& reporter, const Device& device)
+      : reporter_(reporter),
+        device_(device),
+        num_slots_(static_cast<std::int64_t>(reporter.slots().size())),
+        spec_(reporter.slots().at(0).spec()),
+        source_(open_source(spec_.data, needs_of(spec_))),
+        model_(models::make_model(model_options(spec_, num_slots_, device))),
+        optimizer_(model_->parameters(), spec_.run, spec_.proxy, spec_.rule),
+        tokens_KBT_(at::zeros({num_slots_, spec_.run.batch, spec_.run.shape.context + 1}, at::kLong)) {
+    for (std::int64_t k = 0; k < num_slots_; ++k) {
+      const sweeps::TrialSpec& spec = slot(k).spec();
+      optimizer_.reset(k, spec.base, spec.clip);
+      model_->initialise(k, spec.seed, spec.base.init_std);
+    }
+  }
+
+  /// Takes up what checkpoints hold and says that the trials have started.
+  void start() {
+    for (std::int64_t k = 0; k < num_slots_; ++k) {
+      Slot& own = slot(k);
+      const Assignment& assignment = own.assignment;
+      if (!assignment.checkpoint.empty()) {
+        if (auto saved = load_checkpoint(assignment.checkpoint, assignment.trial, own.spec().run.steps, k,
+                                         *model_, optimizer_)) {
+          own.progress = std::move(*saved);
+          own.earlier_seconds = own.progress.seconds;
+        }
+      }
+      reporter_.send(Started{assignment.trial, assignment.attempt, own.progress.step});
+    }
+  }
+
+  /// Trains until every trial has ended.
+  void run(const PollRequests& poll) {
+    while (true) {
+      obey(poll());
+      if (!reporter_.any_active()) return;
+      if (evaluation_is_due()) {
+        if (!evaluate(poll)) continue;
+        end_finished();
+      } else {
+        train_step();
+      }
+      save_due_checkpoints();
+      report();
+    }
+  }
+
+  /// One update of every active slot.
+  void train_step() {
+    const std::vector<bool>& active = reporter_.active();
+    std::vector<double> schedule(static_cast<std::size_t>(num_slots_), 0.0);
+    for (std::int64_t k = 0; k < num_slots_; ++k) {
+      if (!active[static_cast<std::size_t>(k)]) continue;
+      const Slot& own = slot(k);
+      schedule[static_cast<std::size_t>(k)] =
+          schedule_factor(own.spec().schedule, own.progress.step, own.spec().run.steps);
+      const at::Tensor row = tokens_KBT_[k];
+      source_->train_batch(own.spec().seed, own.progress.step, own.spec().run.batch,
+                           {row.mutable_data_ptr<std::int64_t>(), static_cast<std::size_t>(row.numel())});
+    }
+    const at::Tensor losses_K = model_->loss(tokens_KBT_.to(device_.device));
+    losses_K.sum().backward();  // the sum of means: slots do not share a gradient
+    const at::Tensor norms_K = optimizer_.step(losses_K.detach(), schedule, active);
+    optimizer_.clear_gradients();
+    record(losses_K.detach().to(at::kCPU, at::kDouble), norms_K.to(at::kCPU));
+    model_->update_balance(active);
+  }
+
+  /// Held-out loss of the trials for which it is due. False when a request came in between: nothing is kept.
+  bool evaluate(const PollRequests& poll) {
+    at::Tensor sum_K = at::zeros({num_slots_}, at::kDouble);
+    const std::int64_t count = num_holdout_sequences(source_->needs());
+    for (std::int64_t start = 0; start < count; start += eval_rows()) {
+      const std::int64_t rows = std::min(eval_rows(), count - start);
+      sum_K += eval_chunk(start, rows) * static_cast<double>(rows);
+      if (concerns_us(poll())) return false;
+      report();
+    }
+    for (std::int64_t k = 0; k < num_slots_; ++k) {
+      if (!reporter_.active()[static_cast<std::size_t>(k)] || !slot(k).evaluation_is_due()) continue;
+      const double loss = sum_K.const_data_ptr<double>()[k] / static_cast<double>(count);
+      slot(k).curve("eval_loss", false).add(slot(k).progress.step, loss);
+    }
+    return true;
+  }
+
+  /// Seconds of a whole evaluation, from one chunk.
+  double time_evaluation() {
+    const std::int64_t count = num_holdout_sequences(source_->needs()), rows = std::min(eval_rows(), count);
+    const double begin = now();
+    eval_chunk(0, rows);
+    return (now() - begin) * static_cast<double>(count) / static_cast<double>(rows);
+  }
+
+ private:
+  Slot& slot(std::int64_t k) { return reporter_.slots()[static_cast<std::size_t>(k)]; }
+
+  std::int64_t eval_rows() const {
+    const std::int64_t context = spec_.run.shape.context;
+    const std::int64_t tokens = device_.device.is_cpu() ? kEvalTokensCpu : kEvalTokensCuda / num_slots_;
+    return std::max<std::int64_t>(1, tokens / context);
+  }
+
+  /// Mean losses of held-out sequences [start, start + rows), [K] float64 on the CPU.
+  at::Tensor eval_chunk(std::int64_t start, std::int64_t rows) {
+    const at::NoGradGuard no_grad;
+    const std::int64_t length = spec_.run.shape.context + 1;
+    const auto& all = source_->holdout();
+    at::Tensor tokens = at::empty({1, rows, length}, at::kLong);
+    std::copy_n(all.begin() + start * length, rows * length, tokens.mutable_data_ptr<std::int64_t>());
+    tokens = tokens.to(device_.device).expand({num_slots_, rows, length}).contiguous();
+    return model_->loss(tokens).to(at::kCPU, at::kDouble);
+  }
+
+  void record(const at::Tensor& losses_K, const at::Tensor& norms_K) {
+    const std::vector<double> imbalance = model_->load_imbalance();
+    for (std::int64_t k = 0; k < num_slots_; ++k) {
+      const auto index = static_cast<std::size_t>(k);
+      if (!reporter_.active()[index]) continue;
+      Slot& own = slot(k);
+      const double loss = losses_K.const_data_ptr<double>()[k], norm = norms_K.const_data_ptr<double>()[k];
+      if (!std::isfinite(loss) || !std::isfinite(norm)) {
+        reporter_.end(index, sweeps::Diverged{own.progress.step, own.seconds()});
+        continue;
+      }
+      own.curve("train_loss", true).add(own.progress.step, loss);
+      own.curve("grad_norm", true).add(own.progress.step, norm);
+      if (!imbalance.empty()) own.curve("load_imbalance", true).add(own.progress.step, imbalance.at(index));
+      ++own.progress.step;
+    }
+  }
+
+  bool evaluation_is_due() {
+    for (std::int64_t k = 0; k < num_slots_; ++k) {
+      if (reporter_.active()[static_cast<std::size_t>(k)] && slot(k).evaluation_is_due()) return true;
+    }
+    return false;
+  }
+
+  void end_finished() {
+    for (std::int64_t k = 0; k < num_slots_; ++k) {
+      const auto index = static_cast<std::size_t>(k);
+      Slot& own = slot(k);
+      if (!reporter_.active()[index] || own.progress.step < own.spec().run.steps) continue;
+      const double loss = own.curve("eval_loss", false).values.back();
+      const double limit = std::log(static_cast<double>(spec_.run.shape.vocab)) + kUnusableNats;
+      if (!(loss <= limit)) {  // also when it is not a number
+        reporter_.end(index, sweeps::Diverged{own.progress.step, own.seconds()});
+      } else {
+        reporter_.end(index, sweeps::Finished{loss, source_->floor(), own.progress.step, own.seconds()});
+      }
+    }
+  }
+
+  bool concerns_us(const StopRequests& requests) const {
+    if (requests.drain) return true;
+    for (std::size_t k = 0; k < reporter_.slots().size(); ++k) {
+      if (reporter_.active()[k] && requests.cancelled.contains(reporter_.slots()[k].assignment.trial))
+        return true;
+    }
+    return false;
+  }
+
+  void obey(const StopRequests& requests) {
+    for (std::size_t k = 0; k < reporter_.slots().size(); ++k) {
+      if (!reporter_.active()[k]) continue;
+      const auto& trial = reporter_.slots()[k].assignment.trial;
+      if (requests.cancelled.contains(trial)) {
+        reporter_.end(k, sweeps::Failed{sweeps::FailureClass::cancelled, "cancelled"});
+      } else if (requests.drain) {
+        save(static_cast<std::int64_t>(k));
+        reporter_.end(k, sweeps::Failed{sweeps::FailureClass::cancelled, "stopped on request"});
+      }
+    }
+  }
+
+  void save(std::int64_t k) {
+    Slot& own = slot(k);
+    const Assignment& assignment = own.assignment;
+    if (assignment.checkpoint.empty()) return;
+    own.progress.seconds = own.seconds();
+    own.last_checkpoint = now();
+    std::string checksum;
+    try {
+      checksum =
+          save_checkpoint(assignment.checkpoint, assignment.trial, k, *model_, optimizer_, own.progress);
+    } catch (const std::runtime_error& cause) {  // a full disk costs the checkpoint, not the trial
+      std::fprintf(stderr, "no checkpoint at step %lld: %s\n", static_cast<long long>(own.progress.step),
+                   cause.what());
+      return;
+    }
+    reporter_.send(Checkpointed{assignment.trial, assignment.attempt, own.progress.step,
+                                assignment.checkpoint, checksum});
+  }
+
+  void save_due_checkpoints() {
+    for (std::int64_t k = 0; k < num_slots_; ++k) {
+      const double every = slot(k).assignment.checkpoint_seconds;
+      const bool due = every > 0 && now() - slot(k).last_checkpoint >= every;
+      if (due && reporter_.active()[static_cast<std::size_t>(k)]) save(k);
+    }
+  }
+
+  void report() {
+    if (now() - last_report_ < kReportSeconds) return;
+    last_report_ = now();
+    for (std::size_t k = 0; k < reporter_.slots().size(); ++k) {
+      if (!reporter_.active()[k]) continue;
+      const Slot& own = reporter_.slots()[k];
+      reporter_.send_curves(k);
+      reporter_.send(
+          Progress{own.assignment.trial, own.assignment.attempt, own.progress.step, own.seconds()});
+    }
+  }
+
+  Reporter& reporter_;
+  const Device& device_;
+  std::int64_t num_slots_;
+  sweeps::TrialSpec spec_;  // of slot 0: what all have in common
+  std::shared_ptr<TokenSource> source_;
+  std::unique_ptr<models::Model> model_;
+  AdamW optimizer_;
+  at::Tensor tokens_KBT_;  // on the CPU
+  double last_report_ = now();
+};
+
+}  // namespace
+
+void train_stack(const std::vector<Assignment>& assignments, const Device& device, const Emit& emit,
+                 const PollRequests& poll) {
+  Reporter reporter(assignments, emit);
+  try {
+    Stack stack(reporter, device);
+    stack.start();
+    stack.run(poll);
+  } catch (const std::exception& cause) {
+    reporter.end_all(failure_of(cause));
+  }
+}
+
+Measured measure(const sweeps::TrialSpec& spec, int steps, const Device& device) {
+  const Emit nobody = [](const WorkerMessage&) {};
+  Assignment assignment;
+  assignment.spec = spec;
+  Reporter reporter({assignment}, nobody);
+  Stack stack(reporter, device);
+  stack.train_step();  // warms up allocator and caches
+  const double begin = now();
+  for (int i = 0; i < steps; ++i) stack.train_step();
+  return {.seconds_per_step = (now() - begin) / std::max(1, steps),
+          .seconds_per_eval = stack.time_evaluation()};
+}
+
+Inspected inspect(const Inspect& request) {
+  return open_source(request.data, {request.context, request.vocab, request.eval_tokens})->facts();
+}
+
+sweeps::Failed failure_of(const std::exception& cause) {
+  const std::string message = cause.what();
+  const std::string first_line = message.substr(0, message.find('\n'));
+  const auto is = [&]<class T>(const T*) { return dynamic_cast<const T*>(&cause) != nullptr; };
+  using sweeps::FailureClass;
+  if (is(static_cast<const UserError*>(nullptr)) || is(static_cast<const std::invalid_argument*>(nullptr))) {
+    return {FailureClass::user_error, message};
+  }
+  if (is(static_cast<const c10::OutOfMemoryError*>(nullptr))) return {FailureClass::oom_gpu, first_line};
+  if (is(static_cast<const std::bad_alloc*>(nullptr)) ||
+      message.find("DefaultCPUAllocator") != std::string::npos) {
+    return {FailureClass::oom_host, "out of memory: " + first_line};
+  }
+  return {FailureClass::crash, first_line};
+}
+
+}  // namespace worker

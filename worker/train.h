@@ -1,0 +1,48 @@
+#pragma once
+
+#include <functional>
+#include <set>
+#include <vector>
+
+#include "worker/device.h"
+#include "worker/protocol.h"
+
+namespace worker {
+
+/// What the orchestrator asked for while trials run.
+struct StopRequests {
+  bool drain = false;                    // checkpoint everything, end it as cancelled
+  std::set<sweeps::TrialKey> cancelled;  // end these as cancelled
+};
+/// Called between steps and between chunks of an evaluation; must not wait.
+using PollRequests = std::function<const StopRequests&()>;
+using Emit = std::function<void(const WorkerMessage&)>;
+
+/// Trains trials of equal stack key side by side, one slot each, and ends every one of them with exactly one
+/// Ended, after Started, Progress, Curve and Checkpointed. Throws nothing of its own: what goes wrong becomes
+/// Failed with a class (bad data or values: user_error; memory: oom_gpu, oom_host; anything else: crash).
+///
+/// * The objective is the held-out loss after the last update; Finished holds it with the exact floor where
+///   there is one.
+/// * Step numbers count updates: the train loss at step s was measured with s updates done, the first at 0;
+/// the
+///   last evaluation is at `steps`.
+/// * A slot whose loss or gradient norm is not finite stops alone: Diverged{step}. So is a trial that stayed
+///   finite but ends more than 3 nats above ln V, far worse than a model that has learnt nothing.
+/// * A resumed trial first sends its whole curve again (equal points under the new attempt), so the curves of
+///   the last attempt are complete; points that an earlier attempt sent beyond its checkpoint come again,
+///   too.
+/// * The checkpoint file is left in place at the end; it belongs to the orchestrator.
+void train_stack(const std::vector<Assignment>& assignments, const Device& device, const Emit& emit,
+                 const PollRequests& poll);
+
+/// Times steps and a whole evaluation of one trial. Throws what train_stack would report; see failure_of.
+Measured measure(const sweeps::TrialSpec& spec, int steps, const Device& device);
+
+/// The data checked and described. Throws UserError.
+Inspected inspect(const Inspect& request);
+
+/// What an exception means for a trial.
+sweeps::Failed failure_of(const std::exception& cause);
+
+}  // namespace worker
