@@ -1,0 +1,120 @@
+#include "db/reader.h"
+
+#include <charconv>
+#include <limits>
+#include <map>
+
+#include <SQLiteCpp/SQLiteCpp.h>
+#include <fmt/format.h>
+
+#include "db/sqlite.h"
+
+namespace db {
+namespace {
+
+template <class Value>
+std::optional<Value> optional_column(const SQLite::Column& column) {
+  if (column.isNull()) return std::nullopt;
+  if constexpr (std::is_same_v<Value, double>)
+    return column.getDouble();
+  else
+    return column.getInt64();
+}
+
+/// "[1,2.5,null]"; null becomes NaN.
+template <class Number>
+std::vector<Number> parse_array(std::string_view text) {
+  std::vector<Number> numbers;
+  const char* at = text.data() + 1;
+  const char* const end = text.data() + text.size() - 1;
+  while (at < end) {
+    Number number{};
+    if (*at == 'n') {
+      number = std::numeric_limits<Number>::quiet_NaN();
+      at += 4;
+    } else {
+      const auto [next, error] = std::from_chars(at, end, number);
+      if (error != std::errc{})
+        throw StoreError(Trouble::corrupt, fmt::format("curve_chunk: cannot read {}", text));
+      at = next;
+    }
+    numbers.push_back(number);
+    ++at;  // the comma
+  }
+  return numbers;
+}
+
+}  // namespace
+
+Reader::Reader(const std::filesystem::path& file, SpecCodec codec)
+    : Reader(file, std::move(codec), open_reader(file)) {}
+Reader::Reader(const std::filesystem::path& file, SpecCodec codec, std::unique_ptr<SQLite::Database> database)
+    : file_(file), codec_(std::move(codec)), database_(std::move(database)) {}
+Reader::~Reader() = default;
+Reader::Reader(Reader&&) noexcept = default;
+
+std::optional<StudyRow> Reader::study() const {
+  return guarded(file_, [&]() -> std::optional<StudyRow> {
+    SQLite::Statement select(
+        *database_,
+        "SELECT id, name, text, hash, fingerprint, file, created FROM study ORDER BY id DESC LIMIT 1");
+    if (!select.executeStep()) return std::nullopt;
+    return StudyRow{select.getColumn(0).getInt64(),  select.getColumn(1).getString(),
+                    select.getColumn(2).getString(), select.getColumn(3).getString(),
+                    select.getColumn(4).getString(), select.getColumn(5).getString(),
+                    select.getColumn(6).getString()};
+  });
+}
+
+std::vector<sweeps::TrialResult> Reader::results() const {
+  return guarded(file_, [&] {
+    SQLite::Statement select(*database_, R"(
+      SELECT trial.key, trial.spec, trial.state, results.attempts, trial.loss, trial.floor, trial.steps,
+             trial.diverged_step, trial.seconds, results.device, trial.message
+      FROM trial JOIN results ON results.trial = trial.id WHERE trial.state != ? ORDER BY trial.id)");
+    select.bind(1, static_cast<int>(sweeps::TrialState::pruned));
+    std::vector<sweeps::TrialResult> results;
+    while (select.executeStep()) {
+      sweeps::TrialResult& result = results.emplace_back();
+      result.key = select.getColumn(0).getString();
+      result.spec = codec_.from_text(select.getColumn(1).getString());
+      result.state = static_cast<sweeps::TrialState>(select.getColumn(2).getInt());
+      result.attempts = select.getColumn(3).getInt64();
+      result.loss = optional_column<double>(select.getColumn(4));
+      result.floor = optional_column<double>(select.getColumn(5));
+      result.steps = optional_column<std::int64_t>(select.getColumn(6));
+      result.diverged_step = optional_column<std::int64_t>(select.getColumn(7));
+      result.seconds = optional_column<double>(select.getColumn(8));
+      result.device = select.getColumn(9).getString();
+      result.message = select.getColumn(10).getString();
+    }
+    return results;
+  });
+}
+
+std::vector<CurveSeries> Reader::curves() const {
+  return guarded(file_, [&] {
+    SQLite::Statement select(*database_, R"(
+      SELECT trial.key, metric, curve_chunk.steps, "values" FROM curve_chunk JOIN trial ON trial.id = trial_id
+      ORDER BY trial_id, metric, attempt, curve_chunk.id)");
+    std::map<std::pair<sweeps::TrialKey, std::string>, std::map<std::int64_t, double>> points;
+    while (select.executeStep()) {
+      auto& series = points[{select.getColumn(0).getString(), select.getColumn(1).getString()}];
+      const auto steps = parse_array<std::int64_t>(select.getColumn(2).getString());
+      const auto values = parse_array<double>(select.getColumn(3).getString());
+      for (std::size_t i = 0; i < std::min(steps.size(), values.size()); ++i) series[steps[i]] = values[i];
+    }
+    std::vector<CurveSeries> curves;
+    for (const auto& [name, series] : points) {
+      CurveSeries& curve = curves.emplace_back();
+      std::tie(curve.trial, curve.metric) = name;
+      for (const auto& [step, value] : series) {
+        curve.steps.push_back(step);
+        curve.values.push_back(value);
+      }
+    }
+    return curves;
+  });
+}
+
+}  // namespace db

@@ -1,0 +1,178 @@
+#include "db/sqlite.h"
+
+#include <fcntl.h>
+#include <sqlite3.h>
+#include <unistd.h>
+
+#include <array>
+#include <chrono>
+#include <cstring>
+#include <fstream>
+
+#include <SQLiteCpp/SQLiteCpp.h>
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+
+namespace db {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int kBusyMilliseconds = 10'000;
+constexpr std::size_t kHeaderBytes = 100;
+constexpr std::string_view kMagic{"SQLite format 3\0", 16};
+
+std::int32_t big_endian(const char* bytes) {
+  std::uint32_t value = 0;
+  for (int i = 0; i < 4; ++i) value = value << 8 | static_cast<unsigned char>(bytes[i]);
+  return static_cast<std::int32_t>(value);
+}
+
+/// Descriptor of a file or folder for fsync.
+void sync_path(const fs::path& path) {
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) return;  // a folder that cannot be read cannot be synced; the rename stands anyway
+  ::fsync(descriptor);
+  ::close(descriptor);
+}
+
+fs::path folder_of(const fs::path& file) {
+  return file.has_parent_path() ? file.parent_path() : fs::path(".");
+}
+
+void configure(SQLite::Database& database) {
+  database.setBusyTimeout(kBusyMilliseconds);
+  database.exec("PRAGMA foreign_keys = ON");
+}
+
+Trouble trouble_of(int code) {
+  switch (code & 0xff) {
+    case SQLITE_CORRUPT: return Trouble::corrupt;
+    case SQLITE_NOTADB: return Trouble::corrupt;
+    case SQLITE_ERROR:
+    case SQLITE_AUTH:
+    case SQLITE_INTERRUPT:
+    case SQLITE_RANGE:
+    case SQLITE_MISMATCH: return Trouble::query;
+    default: return Trouble::environment;
+  }
+}
+
+std::string advice(int code) {
+  switch (code & 0xff) {
+    case SQLITE_FULL: return "; the disk is full: free some space and run the same command again";
+    case SQLITE_IOERR: return "; reading or writing failed: is the disk full or the file too large?";
+    case SQLITE_READONLY: return "; file or folder is read-only";
+    case SQLITE_CANTOPEN: return "; is the folder there, and may you write to it?";
+    case SQLITE_BUSY: return "; another program holds a lock on it";
+    case SQLITE_NOTADB:
+    case SQLITE_CORRUPT:
+      return "; it is damaged and was left as it is: restore a copy, or try `sqlite3 FILE .recover`";
+    default: return "";
+  }
+}
+
+}  // namespace
+
+bool is_our_database(const fs::path& file) {
+  std::error_code error;
+  const auto status = fs::status(file, error);
+  if (status.type() == fs::file_type::not_found) return false;
+  if (status.type() == fs::file_type::directory)
+    throw StoreError(Trouble::foreign, fmt::format("{}: is a folder, not a database", file.string()));
+  std::ifstream stream(file, std::ios::binary);
+  if (!stream)
+    throw StoreError(Trouble::environment,
+                     fmt::format("{}: cannot be read: {}", file.string(), std::strerror(errno)));
+  std::array<char, kHeaderBytes> header{};
+  stream.read(header.data(), header.size());
+  if (stream.gcount() == 0) return false;
+  if (static_cast<std::size_t>(stream.gcount()) < header.size() ||
+      std::string_view(header.data(), kMagic.size()) != kMagic)
+    throw StoreError(
+        Trouble::foreign,
+        fmt::format("{}: is not an SQLite database; choose another file with --db", file.string()));
+  if (big_endian(header.data() + 68) != kApplicationId)
+    throw StoreError(
+        Trouble::foreign,
+        fmt::format("{}: is a database of another program; choose another file with --db", file.string()));
+  const auto version = big_endian(header.data() + 60);
+  if (version > kSchemaVersion)
+    throw StoreError(Trouble::newer,
+                     fmt::format("{}: has schema {}, this tuneonce ({}) knows up to {}; use a newer "
+                                 "tuneonce, or another file with --db",
+                                 file.string(), version, TUNEONCE_VERSION, kSchemaVersion));
+  return true;
+}
+
+void create_database(const fs::path& file) {
+  const fs::path temporary = file.string() + fmt::format(".new-{}", ::getpid());
+  try {
+    {
+      SQLite::Database database(temporary.string(), SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE);
+      database.exec("PRAGMA synchronous = FULL");
+      SQLite::Transaction transaction(database);
+      database.exec(kSchema);
+      database.exec(fmt::format("PRAGMA application_id = {}", kApplicationId));
+      database.exec(fmt::format("PRAGMA user_version = {}", kSchemaVersion));
+      transaction.commit();
+      database.exec("PRAGMA journal_mode = WAL");
+    }
+    sync_path(temporary);
+    fs::rename(temporary, file);
+    sync_path(folder_of(file));
+  } catch (...) {
+    std::error_code ignored;
+    for (const char* suffix : {"", "-journal", "-wal", "-shm"})
+      fs::remove(temporary.string() + suffix, ignored);
+    rethrow_as_store_error(file);
+  }
+}
+
+std::unique_ptr<SQLite::Database> open_writer(const fs::path& file) {
+  return guarded(file, [&] {
+    auto database = std::make_unique<SQLite::Database>(file.string(), SQLite::OPEN_READWRITE);
+    configure(*database);
+    database->exec("PRAGMA journal_mode = WAL");
+    database->exec("PRAGMA synchronous = FULL");
+    return database;
+  });
+}
+
+std::unique_ptr<SQLite::Database> open_reader(const fs::path& file) {
+  if (!is_our_database(file))
+    throw StoreError(Trouble::environment, fmt::format("{}: there is no such database", file.string()));
+  return guarded(file, [&] {
+    std::string uri = "file:";
+    for (const char c : fs::absolute(file).string())
+      uri += std::strchr("%?#", c) ? fmt::format("%{:02x}", c) : std::string(1, c);
+    uri += "?mode=ro";
+    // Reading a WAL database makes side files. Where none can be made and none is left to be read, the file
+    // is all there is.
+    if (::access(folder_of(file).c_str(), W_OK) != 0 && !fs::exists(file.string() + "-wal"))
+      uri += "&immutable=1";
+    auto database = std::make_unique<SQLite::Database>(uri, SQLite::OPEN_READONLY | SQLite::OPEN_URI);
+    configure(*database);
+    return database;
+  });
+}
+
+void rethrow_as_store_error(const fs::path& file) {
+  try {
+    throw;
+  } catch (const SQLite::Exception& error) {
+    throw StoreError(trouble_of(error.getErrorCode()),
+                     fmt::format("{}: {}{}", file.string(), error.what(), advice(error.getErrorCode())));
+  } catch (const fs::filesystem_error& error) {
+    throw StoreError(Trouble::environment, fmt::format("{}: {}", file.string(), error.code().message()));
+  }
+}
+
+std::string now_utc() {
+  const auto now = std::chrono::time_point_cast<std::chrono::milliseconds>(std::chrono::system_clock::now());
+  const auto milliseconds = now.time_since_epoch().count() % 1000;
+  return fmt::format("{:%Y-%m-%d %H:%M:%S}.{:03}", fmt::gmtime(std::chrono::system_clock::to_time_t(now)),
+                     milliseconds);
+}
+
+}  // namespace db

@@ -1,0 +1,67 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+
+namespace SQLite {
+class Database;
+class Statement;
+}  // namespace SQLite
+
+/// What SQLiteCpp leaves to us: whose file is it, what kind of trouble was that, undo by default.
+namespace db {
+
+/// "1TUN" in the file's header (offset 68): the file is ours.
+inline constexpr std::int32_t kApplicationId = 0x3154554E;
+/// Number of the schema (offset 60). A newer one is refused.
+inline constexpr std::int32_t kSchemaVersion = 1;
+extern const char* const kSchema;
+
+enum class Trouble {
+  foreign,      // not a database, or one of another program
+  newer,        // a newer schema than this program knows
+  corrupt,      // damaged
+  environment,  // missing, read-only, full disk, no permission
+  query,        // the caller's SQL is wrong or not allowed
+  state,        // the row does not allow it: an unknown trial, one that has ended, another study's database
+};
+
+/// what() names the file and what would help.
+struct StoreError : std::runtime_error {
+  StoreError(Trouble kind, const std::string& message) : std::runtime_error(message), trouble(kind) {}
+  Trouble trouble;
+};
+
+/// Whose file it is, from its first 100 bytes and without opening it as a database, so that nothing of it or
+/// beside it is touched. False where there is no file or an empty one. Throws StoreError for everything that
+/// is not a database of this program and schema.
+bool is_our_database(const std::filesystem::path& file);
+
+/// Creates an empty database under a temporary name and renames it: it is there whole or not at all.
+void create_database(const std::filesystem::path& file);
+
+std::unique_ptr<SQLite::Database> open_writer(const std::filesystem::path& file);
+/// Sees everything committed, also while a writer is at work, and can change nothing.
+std::unique_ptr<SQLite::Database> open_reader(const std::filesystem::path& file);
+
+/// The exception in flight, an SQLite one, as a StoreError about `file`. Anything else is thrown on.
+[[noreturn]] void rethrow_as_store_error(const std::filesystem::path& file);
+
+/// Runs `work` and turns SQLite's exceptions into StoreErrors about `file`.
+template <class Work>
+auto guarded(const std::filesystem::path& file, Work&& work) {
+  try {
+    return work();
+  } catch (...) {
+    rethrow_as_store_error(file);
+  }
+}
+
+/// UTC, "2026-11-22 01:30:00.123".
+std::string now_utc();
+
+}  // namespace db

@@ -1,0 +1,89 @@
+#pragma once
+
+#include <map>
+
+#include "db/reader.h"
+#include "sweeps/analysis.h"
+
+namespace db {
+
+/// A trial that may be started.
+struct WaitingTrial {
+  std::int64_t id = 0;
+  sweeps::TrialKey key;
+  sweeps::TrialSpec spec;
+  std::int64_t num_attempts = 0;
+  std::int64_t num_losses = 0;  // attempts that count against its retries
+};
+
+/// Who carries an attempt out.
+struct AttemptInfo {
+  std::string device;
+  std::string device_name;
+  std::string host;
+  std::int64_t worker_pid = 0;
+  std::string worker_build;
+  std::string log;
+};
+
+/// True for attempts that were lost through no decision of ours; a study's `retry.crash` limits these.
+bool counts_as_loss(sweeps::FailureClass failure);
+
+/// The one writer of a results database. Every state that a method returns from is on the disk
+/// (synchronous=FULL); curve points and steps are gathered and written with the next state or flush().
+/// REQUIRES: the caller holds the database's owner lock. Every method throws StoreError.
+class Store : public Reader {
+ public:
+  /// Opens `file`, or creates it. Rows still `running` have no living owner and go back to waiting.
+  static Store open(const std::filesystem::path& file, SpecCodec codec);
+  Store(Store&&) noexcept;
+  ~Store();
+
+  /// Remembers the study; a changed text or fingerprint becomes a new row. Returns the row's id.
+  /// Trouble::state when the database holds a study of another name.
+  std::int64_t put_study(const sweeps::Study& study, const std::filesystem::path& study_file);
+
+  /// Afterwards exactly those of `specs` that have not ended wait: unknown keys become waiting rows, known
+  /// ones are left alone, waiting trials that nobody asks for any more are pruned. Returns the new rows.
+  int add_plan(std::int64_t study_id, const std::vector<sweeps::TrialSpec>& specs);
+  std::vector<WaitingTrial> waiting() const;
+
+  /// waiting -> running. Returns the number of the attempt.
+  std::int64_t start(const sweeps::TrialKey& key, const AttemptInfo& info);
+  /// Ends attempt `attempt`: running -> complete, diverged or failed; or back to waiting with `again`.
+  void finish(const sweeps::TrialKey& key, std::int64_t attempt, const sweeps::Outcome& outcome,
+              bool again = false);
+  /// failed -> waiting, and earlier losses count no more. Returns how many.
+  int retry_failed();
+
+  void note_started(const sweeps::TrialKey& key, std::int64_t attempt, std::int64_t first_step);
+  void note_step(const sweeps::TrialKey& key, std::int64_t attempt, std::int64_t step);
+  void append_curve(const sweeps::TrialKey& key, std::int64_t attempt, const std::string& metric,
+                    const std::vector<std::int64_t>& steps, const std::vector<double>& values);
+  void flush();
+
+  /// One line of the database's diary.
+  void record(const std::string& kind, const std::string& message, const sweeps::TrialKey& key = "");
+
+  /// Writes what was decided into optimum, target, target_group and drift_check, for people to read: nothing
+  /// is read back from there.
+  void put_decisions(std::int64_t study_id, const sweeps::Study& study, const sweeps::Analysis& analysis);
+
+ private:
+  Store(const std::filesystem::path& file, SpecCodec codec, std::unique_ptr<SQLite::Database> database);
+  /// `work` in one transaction, the gathered curve points with it; on the disk when this returns.
+  void write(const std::function<void()>& work);
+  void write_pending();
+  void reopen_lost();
+  std::int64_t trial_id(const sweeps::TrialKey& key) const;
+
+  struct Chunk {
+    std::int64_t trial_id, attempt;
+    std::string metric, steps, values;
+  };
+  std::vector<Chunk> pending_chunks_;
+  std::map<std::pair<std::int64_t, std::int64_t>, std::int64_t>
+      pending_steps_;  // (trial id, attempt) -> step
+};
+
+}  // namespace db
