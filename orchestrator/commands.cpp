@@ -1,0 +1,232 @@
+#include "orchestrator/commands.h"
+
+#include <charconv>
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "db/query.h"
+#include "db/sqlite.h"
+#include "orchestrator/exit_code.h"
+#include "orchestrator/owner_lock.h"
+#include "orchestrator/pipeline.h"
+#include "orchestrator/report_file.h"
+#include "orchestrator/spec_codec.h"
+#include "orchestrator/verdicts.h"
+#include "sweeps/study_file.h"
+
+namespace orchestrator {
+namespace {
+
+namespace fs = std::filesystem;
+
+void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
+void print(const db::Table& table, Format format) { print(format_table(table, format)); }
+/// For people the text, for programs the rows.
+void print(const std::string& text, const db::Table& table, Format format) {
+  if (format == Format::table)
+    print(text + "\n");
+  else
+    print(table, format);
+}
+
+/// What a database holds, analysed anew.
+struct Loaded {
+  sweeps::Study study;
+  sweeps::Analysis analysis;
+  std::vector<db::CurveSeries> curves;
+};
+Loaded load(const fs::path& database, bool with_curves = false) {
+  const db::Reader reader(database, spec_codec());
+  const auto row = reader.study();
+  if (!row) throw ExitError(kUsage, fmt::format("{}: holds no study yet", database.string()));
+  Loaded loaded;
+  loaded.study = sweeps::parse_study(row->text, row->file);
+  loaded.study.data.fingerprint = row->fingerprint;
+  loaded.analysis = sweeps::analyse(loaded.study, reader.results());
+  if (with_curves) loaded.curves = reader.curves();
+  return loaded;
+}
+
+std::string cell(const db::Value& value) {
+  if (const auto* text = std::get_if<std::string>(&value)) return *text;
+  if (const auto* integer = std::get_if<std::int64_t>(&value)) return fmt::format("{}", *integer);
+  if (const auto* real = std::get_if<double>(&value)) return fmt::format("{:.4g}", *real);
+  return "";
+}
+
+db::Table num_by_state(const fs::path& database) {
+  return db::run_query(database, R"(
+    SELECT role, target, count(*) AS trials, sum(state = 'waiting') AS waiting, sum(state = 'running') AS running,
+      sum(state = 'complete') AS complete, sum(state = 'diverged') AS diverged, sum(state = 'failed') AS failed
+    FROM results WHERE state != 'pruned' GROUP BY role, target ORDER BY min(trial))");
+}
+
+db::Table running_now(const fs::path& database) {
+  return db::run_query(database, R"(
+    SELECT results.trial, results.name, results.steps AS step, json_extract(trial.spec, '$.run.steps') AS steps, device, attempts
+    FROM results JOIN trial ON trial.id = results.trial WHERE results.state = 'running' ORDER BY results.trial)");
+}
+
+db::Table decided(const fs::path& database) {
+  return db::run_query(database, R"(
+    SELECT target.name AS target, target.moe, target.loss, target.baseline_loss,
+      CASE verdict WHEN 0 THEN 'PASS' WHEN 1 THEN 'DRIFT' WHEN 2 THEN 'NOT BRACKETED' WHEN 3 THEN 'INCONCLUSIVE'
+        WHEN 4 THEN 'UNUSABLE' END AS verdict, reason
+    FROM target LEFT JOIN drift_check ON drift_check.target = target.name)");
+}
+
+std::string status_text(const fs::path& database, const db::StudyRow& study) {
+  const auto owner = OwnerLock::owner(database);
+  std::string text =
+      fmt::format("study {}, database {}, {}\n\n", study.name, database.string(),
+                  owner ? fmt::format("a run is on ({})", *owner) : std::string("no run is on"));
+  text += format_table(num_by_state(database), Format::table);
+  for (const auto& row : running_now(database).rows)
+    text += fmt::format("{}trial {} \"{}\": step {} of {} on {}, attempt {}\n",
+                        text.ends_with("\n\n") ? "" : "\n", cell(row[0]), cell(row[1]),
+                        row[2].index() ? cell(row[2]) : "0", cell(row[3]), cell(row[4]), cell(row[5]));
+  const auto optimum =
+      db::run_query(database, "SELECT lr, lr_low, lr_high, wd, bracketed FROM optimum WHERE model = 'proxy'");
+  for (const auto& row : optimum.rows)
+    text += fmt::format("\nproxy: LR {} [{}, {}], WD {}{}\n", cell(row[0]), cell(row[1]), cell(row[2]),
+                        cell(row[3]), cell(row[4]) == "1" ? "" : ", not bracketed");
+  for (const auto& row : decided(database).rows)
+    text += fmt::format("{} ({}): loss {}, SP {}{}\n", cell(row[0]), cell(row[1]),
+                        row[2].index() ? cell(row[2]) : "-", row[3].index() ? cell(row[3]) : "-",
+                        row[4].index() ? fmt::format("; {}: {}", cell(row[4]), cell(row[5])) : "");
+  return text;
+}
+
+nlohmann::ordered_json rows_as_json(const db::Table& table) {
+  return nlohmann::ordered_json::parse(format_table(table, Format::json));
+}
+
+nlohmann::ordered_json status_json(const fs::path& database, const db::StudyRow& study) {
+  const auto owner = OwnerLock::owner(database);
+  nlohmann::ordered_json status;
+  status["study"] = study.name;
+  status["database"] = database.string();
+  status["owner"] = owner ? nlohmann::ordered_json(*owner) : nullptr;
+  status["trials"] = rows_as_json(num_by_state(database));
+  status["running"] = rows_as_json(running_now(database));
+  status["targets"] = rows_as_json(decided(database));
+  return status;
+}
+
+}  // namespace
+
+fs::path choose_database(const std::string& named) {
+  if (named.ends_with(".toml")) return default_database(sweeps::load_study(named));
+  if (!named.empty()) return named;
+  std::vector<fs::path> found;
+  for (const auto& entry : fs::directory_iterator(".")) {
+    if (entry.path().extension() != ".db") continue;
+    try {
+      if (db::is_our_database(entry.path())) found.push_back(entry.path().filename());
+    } catch (const db::StoreError&) {
+      // Somebody else's file; not what is meant.
+    }
+  }
+  if (found.size() == 1) return found.front();
+  if (found.empty())
+    throw ExitError(kUsage, "no tuneonce database in this folder; name one, or the study file");
+  std::string names;
+  for (const auto& file : found) names += fmt::format(" {}", file.string());
+  throw ExitError(kUsage, "several tuneonce databases in this folder; name one:" + names);
+}
+
+int show_status(const fs::path& database, Format format) {
+  const auto study = db::Reader(database, spec_codec()).study();
+  if (!study) throw ExitError(kUsage, fmt::format("{}: holds no study yet", database.string()));
+  switch (format) {
+    case Format::table: print(status_text(database, *study)); break;
+    case Format::json: print(status_json(database, *study).dump(2) + "\n"); break;
+    case Format::jsonl: print(status_json(database, *study).dump() + "\n"); break;
+    case Format::csv: print(num_by_state(database), format); break;
+  }
+  return kDone;
+}
+
+int show_results(const fs::path& database, Format format) {
+  print(db::run_query(database, "SELECT * FROM results WHERE state != 'pruned' ORDER BY trial"), format);
+  return kDone;
+}
+
+int show_best(const fs::path& database, Format format) {
+  // The SP baselines ("check") are there to be compared with, not to be best.
+  print(db::run_query(database, R"(
+          SELECT coalesce(target, 'proxy') AS model, trial, name, lr, wd, init_std, loss, excess
+          FROM (SELECT *, row_number() OVER (PARTITION BY target ORDER BY loss, trial) AS place
+            FROM results WHERE state = 'complete' AND role != 'check')
+          WHERE place = 1 ORDER BY target IS NOT NULL, trial)"),
+        format);
+  return kDone;
+}
+
+int show_query(const fs::path& database, const std::string& sql, double seconds, Format format) {
+  print(db::run_query(database, sql, {}, {.seconds = seconds}), format);
+  return kDone;
+}
+
+int show_logs(const fs::path& database, const std::string& trial) {
+  const auto found = db::run_query(database,
+                                   "SELECT log FROM attempt JOIN trial ON trial.id = trial_id WHERE "
+                                   "trial.name = ?1 OR CAST(trial.id AS TEXT) = ?1 "
+                                   "ORDER BY number DESC LIMIT 1",
+                                   {trial});
+  if (found.rows.empty())
+    throw ExitError(kUsage, fmt::format("{}: no attempt of a trial {}; `tuneonce results` lists the trials",
+                                        database.string(), trial));
+  const auto file = fs::absolute(database).parent_path() / cell(found.rows[0][0]);
+  std::ifstream stream(file);
+  if (!stream) throw ExitError(kEnvironment, fmt::format("{}: cannot be read", file.string()));
+  if (stream.peek() != std::ifstream::traits_type::eof()) std::cout << stream.rdbuf() << std::flush;
+  return kDone;
+}
+
+int show_fit(const fs::path& database, Format format) {
+  const auto loaded = load(database);
+  print(fit_text(loaded.study, loaded.analysis), fit_table(loaded.study, loaded.analysis), format);
+  return loaded.analysis.fit && std::holds_alternative<sweeps::Optimum>(*loaded.analysis.fit) ? kDone
+                                                                                              : kNoVerdict;
+}
+
+int show_transfer(const fs::path& database, Format format) {
+  const auto loaded = load(database);
+  std::vector<sweeps::TargetConfig> targets;
+  for (const auto& target : loaded.analysis.targets) targets.push_back(target.config);
+  if (!loaded.analysis.optimum)
+    throw ExitError(kNoVerdict,
+                    fmt::format("{}: nothing to transfer: the proxy has no optimum yet", database.string()));
+  print(transfer_text(targets), transfer_table(targets), format);
+  return kDone;
+}
+
+int show_drift(const fs::path& database, Format format) {
+  const auto loaded = load(database);
+  int code = kDone;
+  for (const auto& target : loaded.analysis.targets) {
+    if (!target.spec.drift) continue;
+    const int one = target.drift ? sweeps::exit_code(target.drift->verdict) : kNoVerdict;
+    if (code != kGateFailed && one != kDone) code = one;
+  }
+  const auto text = drift_text(loaded.study, loaded.analysis);
+  if (text.empty() && format == Format::table)
+    throw ExitError(kNoVerdict, fmt::format("{}: no target has a drift check yet", database.string()));
+  print(text, drift_table(loaded.analysis), format);
+  return code;
+}
+
+int make_report(const fs::path& database, fs::path file) {
+  const auto loaded = load(database, true);
+  if (file.empty()) file = fs::path(database).replace_extension(".html");
+  write_report(file, loaded.study, loaded.analysis, loaded.curves);
+  print(file.string() + "\n");
+  return kDone;
+}
+
+}  // namespace orchestrator

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "orchestrator/console.h"
+#include "orchestrator/output.h"
+
+namespace orchestrator {
+
+/// Commands that read a database, while a run is on or long after; each prints to stdout and returns its exit
+/// code. None starts a worker or changes a thing.
+
+/// `named` is a database, a study file whose default database is meant, or empty: the only database of ours
+/// in the current folder. Throws ExitError{kUsage} when there is none or more than one.
+std::filesystem::path choose_database(const std::string& named);
+
+int show_status(const std::filesystem::path& database, Format format);
+int show_results(const std::filesystem::path& database, Format format);
+int show_best(const std::filesystem::path& database, Format format);
+int show_query(const std::filesystem::path& database, const std::string& sql, double seconds, Format format);
+/// `trial` is a number or a name.
+int show_logs(const std::filesystem::path& database, const std::string& trial);
+
+int show_fit(const std::filesystem::path& database, Format format);
+int show_transfer(const std::filesystem::path& database, Format format);
+int show_drift(const std::filesystem::path& database, Format format);
+/// Writes the report from the database; `file` empty: the database's name with .html.
+int make_report(const std::filesystem::path& database, std::filesystem::path file);
+
+}  // namespace orchestrator

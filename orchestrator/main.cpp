@@ -1,0 +1,185 @@
+#include <csignal>
+#include <cstdio>
+
+#include <fmt/format.h>
+#include <CLI/CLI.hpp>
+
+#include "db/sqlite.h"
+#include "orchestrator/commands.h"
+#include "orchestrator/data_fetch.h"
+#include "orchestrator/exit_code.h"
+#include "orchestrator/pipeline.h"
+#include "sweeps/study_file.h"
+
+namespace {
+
+using namespace orchestrator;
+
+/// What the command line says; one command uses a few of these.
+struct Arguments {
+  ConsoleOptions console;
+  RunOptions run;
+  std::string study, database, format = "table", sql, trial, report, corpus;
+  double query_seconds = 30;
+  bool json = false, no_measure = false;
+
+  Format output_format() const { return json ? Format::json : parse_format(format); }
+};
+
+using Action = std::function<int(const Arguments&)>;
+
+/// A command that reads a database and prints rows.
+CLI::App* add_reader(CLI::App& app, Arguments& arguments, const std::string& name, const std::string& help) {
+  auto* command = app.add_subcommand(name, help);
+  command->add_option("--format", arguments.format, "table, json, jsonl or csv")->capture_default_str();
+  command->add_flag("--json", arguments.json, "the same as --format json");
+  return command;
+}
+void add_database(CLI::App* command, Arguments& arguments) {
+  command->add_option("DB", arguments.database,
+                      "database, or study file; default: the only tuneonce database in this folder");
+}
+
+void add_run(CLI::App& app, Arguments& arguments, Action& action, const std::string& name,
+             const std::string& help) {
+  auto* command = app.add_subcommand(name, help);
+  command->add_option("STUDY", arguments.run.study_file, "study file (TOML)")->required();
+  command->add_option("--db", arguments.run.database, "database; default: <study name>.db in this folder");
+  command->add_option("--report", arguments.run.report,
+                      "HTML report; default: the database's name with .html");
+  command->add_option("-j,--workers", arguments.run.num_workers, "workers; default: one a GPU, or one a core")
+      ->check(CLI::PositiveNumber);
+  command
+      ->add_option("--stall-timeout", arguments.run.stall_seconds,
+                   "seconds of silence after which a worker is killed")
+      ->check(CLI::PositiveNumber);
+  command
+      ->add_option("--checkpoint-every", arguments.run.checkpoint_seconds,
+                   "seconds between checkpoints of a trial")
+      ->check(CLI::PositiveNumber);
+  command->callback([&] {
+    action = [](const Arguments& a) {
+      Console console(a.console);
+      return run_study(a.run, console);
+    };
+  });
+}
+
+void add_commands(CLI::App& app, Arguments& arguments, Action& action) {
+  auto* plan = app.add_subcommand(
+      "plan", "show the resolved study, its trials, cost and transfer factors; write nothing");
+  plan->add_option("STUDY", arguments.study, "study file (TOML)")->required();
+  plan->add_flag("--no-measure", arguments.no_measure, "leave out the timing of a few steps");
+  plan->callback([&] {
+    action = [](const Arguments& a) {
+      Console console(a.console);
+      return plan_study(a.study, !a.no_measure, console);
+    };
+  });
+
+  add_run(app, arguments, action, "run",
+          "tune, fit, transfer, train the targets, judge drift; from wherever it stands");
+  add_run(app, arguments, action, "resume", "the same as run");
+
+  const auto reader = [&](const std::string& name, const std::string& help, auto show) {
+    auto* command = add_reader(app, arguments, name, help);
+    add_database(command, arguments);
+    command->callback([&action, show] {
+      action = [show](const Arguments& a) { return show(choose_database(a.database), a.output_format()); };
+    });
+  };
+  reader("status", "where a study stands", show_status);
+  reader("results", "one row a trial", show_results);
+  reader("best", "the best trial of each model", show_best);
+
+  auto* query = add_reader(app, arguments, "query", "run one SELECT; tables and views: db/README.md");
+  query->add_option("SQL", arguments.sql, "the statement")->required();
+  add_database(query, arguments);
+  query->add_option("--timeout", arguments.query_seconds, "seconds")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  query->callback([&] {
+    action = [](const Arguments& a) {
+      return show_query(choose_database(a.database), a.sql, a.query_seconds, a.output_format());
+    };
+  });
+
+  auto* logs = app.add_subcommand("logs", "what a trial's workers printed");
+  logs->add_option("TRIAL", arguments.trial, "number or name of the trial")->required();
+  add_database(logs, arguments);
+  logs->callback(
+      [&] { action = [](const Arguments& a) { return show_logs(choose_database(a.database), a.trial); }; });
+
+  reader("fit", "the proxy's optimum with its uncertainty, from the database", show_fit);
+  reader("transfer", "every factor and value of every target, from the database", show_transfer);
+  reader("drift", "did the targets' optima move, from the database", show_drift);
+
+  auto* report = app.add_subcommand("report", "write the HTML report from the database");
+  add_database(report, arguments);
+  report->add_option("-o,--report", arguments.report, "file; default: the database's name with .html");
+  report->callback([&] {
+    action = [](const Arguments& a) { return make_report(choose_database(a.database), a.report); };
+  });
+
+  auto* data = app.add_subcommand("data", "corpora")->require_subcommand(1);
+  auto* fetch = data->add_subcommand("fetch", "get a corpus into the cache and print its folder");
+  fetch->add_option("NAME", arguments.corpus, "gcide")->required();
+  fetch->callback([&] {
+    action = [](const Arguments& a) {
+      fmt::print("{}\n", fetch_corpus(a.corpus, corpus_cache()).folder.string());
+      return static_cast<int>(kDone);
+    };
+  });
+}
+
+int exit_code_of(db::Trouble trouble) {
+  switch (trouble) {
+    case db::Trouble::foreign:
+    case db::Trouble::newer:
+    case db::Trouble::query:
+    case db::Trouble::state: return kUsage;
+    case db::Trouble::corrupt:
+    case db::Trouble::environment: return kEnvironment;
+  }
+  return kEnvironment;
+}
+
+int complain(const std::exception& error, int code) {
+  fmt::print(stderr, "tuneonce: {}\n", error.what());
+  return code;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::signal(SIGPIPE, SIG_IGN);
+  CLI::App app(
+      "Tune a small dense model once; transfer to any Mixture-of-Experts shape by rule; judge drift.",
+      "tuneonce");
+  Arguments arguments;
+  Action action;
+  app.require_subcommand(1);
+  app.fallthrough();
+  app.set_version_flag("--version", std::string("tuneonce ") + TUNEONCE_VERSION);
+  app.add_flag("-v,--verbose", arguments.console.verbose, "a message for every trial");
+  app.add_flag("-q,--quiet", arguments.console.quiet, "errors only");
+  app.add_option("--log-file", arguments.console.log_file, "also write every message here, with its time");
+  add_commands(app, arguments, action);
+  try {
+    app.parse(argc, argv);
+    return action(arguments);
+  } catch (const CLI::ParseError& error) {
+    const int code = app.exit(error);
+    return code == 0 ? kDone : kUsage;
+  } catch (const ExitError& error) {
+    return complain(error, error.code);
+  } catch (const sweeps::StudyError& error) {
+    return complain(error, kUsage);
+  } catch (const db::StoreError& error) {
+    return complain(error, exit_code_of(error.trouble));
+  } catch (const std::invalid_argument& error) {
+    return complain(error, kUsage);
+  } catch (const std::exception& error) {
+    return complain(error, kEnvironment);
+  }
+}

@@ -1,0 +1,19 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "db/query.h"
+
+namespace orchestrator {
+
+enum class Format { table, json, jsonl, csv };
+/// Throws ExitError{kUsage} listing the known names.
+Format parse_format(std::string_view text);
+
+/// Rows for stdout, ending in a newline. `table` is for people: aligned, numbers with 6 digits, "-" for NULL.
+/// The others are for programs: numbers read back to the same double, NULL is null or empty; json is an array
+/// of objects, jsonl one object a line, csv has a header (RFC 4180).
+std::string format_table(const db::Table& table, Format format);
+
+}  // namespace orchestrator

@@ -1,0 +1,81 @@
+#include "orchestrator/owner_lock.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+
+#include <fmt/format.h>
+
+#include "orchestrator/exit_code.h"
+
+namespace orchestrator {
+namespace {
+
+std::string lock_file(const std::filesystem::path& database) { return database.string() + ".lock"; }
+
+// Locks of the open file description: they end with the process, and can be asked for without being taken.
+struct flock whole_file() {
+  struct flock lock {};
+  lock.l_type = F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  return lock;
+}
+
+std::string read_owner(int descriptor) {
+  std::array<char, 512> text{};
+  const auto size = ::pread(descriptor, text.data(), text.size(), 0);
+  return size > 0 ? std::string(text.data(), static_cast<std::size_t>(size)) : "another process";
+}
+
+}  // namespace
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "localhost";
+}
+
+OwnerLock::OwnerLock(const std::filesystem::path& database) {
+  const auto file = lock_file(database);
+  descriptor_ = ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (descriptor_ < 0)
+    throw ExitError(kEnvironment, fmt::format("{}: cannot be created: {}", file, std::strerror(errno)));
+  auto lock = whole_file();
+  if (::fcntl(descriptor_, F_OFD_SETLK, &lock) != 0) {
+    const int error = errno;
+    const auto owner = read_owner(descriptor_);
+    ::close(descriptor_);
+    if (error == EAGAIN || error == EACCES)
+      throw ExitError(
+          kOwned,
+          fmt::format("{}: a run is already working on it ({}); `tuneonce status` shows how far it is",
+                      database.string(), owner));
+    throw ExitError(kEnvironment, fmt::format("{}: cannot be locked: {}", file, std::strerror(error)));
+  }
+  const auto owner = fmt::format("pid {} on {}", ::getpid(), host_name());
+  if (::ftruncate(descriptor_, 0) != 0 ||
+      ::pwrite(descriptor_, owner.data(), owner.size(), 0) != static_cast<ssize_t>(owner.size())) {
+    const int error = errno;
+    ::close(descriptor_);
+    throw ExitError(kEnvironment, fmt::format("{}: cannot be written: {}", file, std::strerror(error)));
+  }
+}
+
+OwnerLock::~OwnerLock() { ::close(descriptor_); }
+
+std::optional<std::string> OwnerLock::owner(const std::filesystem::path& database) {
+  // A read lock would not meet other readers, but asking for a write lock needs a descriptor open for writing
+  // only when it is taken; F_OFD_GETLK takes nothing.
+  const int descriptor = ::open(lock_file(database).c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) return std::nullopt;
+  auto lock = whole_file();
+  std::optional<std::string> owner;
+  if (::fcntl(descriptor, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK) owner = read_owner(descriptor);
+  ::close(descriptor);
+  return owner;
+}
+
+}  // namespace orchestrator

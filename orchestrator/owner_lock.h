@@ -1,0 +1,29 @@
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+
+namespace orchestrator {
+
+/// At most one run per database: a lock on `<database>.lock`, which holds the owner's pid and host and which
+/// the kernel lets go when the owner ends, however it ends. The file stays; it means nothing without the
+/// lock.
+class OwnerLock {
+ public:
+  /// Throws ExitError: kOwned naming the owner, kEnvironment when the file cannot be made.
+  explicit OwnerLock(const std::filesystem::path& database);
+  ~OwnerLock();
+  OwnerLock(const OwnerLock&) = delete;
+  OwnerLock& operator=(const OwnerLock&) = delete;
+
+  /// "pid 123 on host" while a run owns the database; asks without taking the lock or making a file.
+  static std::optional<std::string> owner(const std::filesystem::path& database);
+
+ private:
+  int descriptor_ = -1;
+};
+
+std::string host_name();
+
+}  // namespace orchestrator

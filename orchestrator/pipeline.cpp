@@ -1,0 +1,325 @@
+#include "orchestrator/pipeline.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <cstdio>
+
+#include <fmt/format.h>
+#include <boost/asio/signal_set.hpp>
+
+#include "db/sqlite.h"
+#include "db/store.h"
+#include "orchestrator/nominal_plan.h"
+#include "orchestrator/output.h"
+#include "orchestrator/owner_lock.h"
+#include "orchestrator/progress.h"
+#include "orchestrator/report_file.h"
+#include "orchestrator/scheduler.h"
+#include "orchestrator/spec_codec.h"
+#include "orchestrator/study_changes.h"
+#include "orchestrator/verdicts.h"
+#include "orchestrator/worker_process.h"
+#include "sweeps/study_file.h"
+
+namespace orchestrator {
+namespace {
+
+namespace fs = std::filesystem;
+
+worker::Inspect inspect_question(const sweeps::Study& study) {
+  const auto& shape = study.proxy.shape;
+  return {
+      .data = study.data, .context = shape.context, .vocab = shape.vocab, .eval_tokens = study.eval.tokens};
+}
+
+/// A worker that was stopped while it started or answered, say.
+bool is_exit_error(const std::exception_ptr& error) {
+  try {
+    std::rethrow_exception(error);
+  } catch (const ExitError&) {
+    return true;
+  } catch (...) {
+    return false;
+  }
+}
+
+/// A run from the study file to the exit code; its coroutine is the only one that decides anything.
+class Run {
+ public:
+  Run(const RunOptions& options, Console& console);
+  /// Runs the whole thing on the calling thread.
+  int go();
+
+ private:
+  awaitable<int> work();
+  awaitable<void> inspect();
+  void open_store();
+  awaitable<sweeps::Analysis> train_what_is_missing();
+  int conclude(const sweeps::Analysis& analysis);
+  SchedulerEvents events();
+  void watch_signals();
+  std::string resume_command() const;
+
+  RunOptions options_;
+  Console& console_;
+  sweeps::Study study_;
+  fs::path database_;
+  asio::io_context context_{1};
+  asio::signal_set signals_{context_, SIGINT, SIGTERM, SIGHUP};
+  std::optional<ProcessLauncher> launcher_;
+  std::optional<Scheduler> scheduler_;
+  std::optional<OwnerLock> lock_;
+  std::optional<db::Store> store_;
+  std::optional<Progress> progress_;
+  std::int64_t study_id_ = 0;
+  int signal_ = 0;
+  bool broken_ = false;
+};
+
+Run::Run(const RunOptions& options, Console& console)
+    : options_(options), console_(console), study_(sweeps::load_study(options.study_file)) {
+  database_ = options.database.empty() ? default_database(study_) : options.database;
+  auto slots = device_slots(study_.resources, options.num_workers, visible_gpus(), usable_cores());
+  db::is_our_database(database_);
+  if (const auto owner = OwnerLock::owner(database_))
+    throw ExitError(
+        kOwned, fmt::format("{}: a run is already working on it ({}); `tuneonce status` shows how far it is",
+                            database_.string(), *owner));
+  SchedulerOptions scheduling;
+  scheduling.retry = study_.retry;
+  scheduling.folder = database_.string() + ".d";
+  if (options.stall_seconds) scheduling.stall_seconds = *options.stall_seconds;
+  if (options.checkpoint_seconds) scheduling.checkpoint_seconds = *options.checkpoint_seconds;
+  launcher_.emplace(context_, find_worker_program());
+  scheduler_.emplace(context_, *launcher_, std::move(slots), scheduling, events());
+}
+
+int Run::go() {
+  watch_signals();
+  int code = kDone;
+  std::exception_ptr error;
+  asio::co_spawn(context_, work(), [&](std::exception_ptr thrown, int result) {
+    error = thrown;
+    code = result;
+    signals_.cancel();
+    context_.stop();
+  });
+  context_.run();
+  if (error && (signal_ == 0 || !is_exit_error(error))) std::rethrow_exception(error);
+  if (signal_ == 0) return code;
+  console_.message(fmt::format("stopped by {}; nothing is lost, go on with: {}",
+                               signal_ == SIGINT    ? "Ctrl-C"
+                               : signal_ == SIGTERM ? "SIGTERM"
+                                                    : "SIGHUP",
+                               resume_command()));
+  return kSignal + signal_;
+}
+
+/// First: workers save what they train and go. Second: everything ends now.
+void Run::watch_signals() {
+  signals_.async_wait([this](const boost::system::error_code& error, int signal) {
+    if (error) return;
+    if (signal_ == 0) {
+      console_.message("stopping: running trials are being saved; once more stops at once");
+      signal_ = signal;
+      if (scheduler_->num_busy() > 0)
+        scheduler_->drain();
+      else
+        scheduler_->stop();
+    } else {
+      scheduler_->stop();
+    }
+    watch_signals();
+  });
+}
+
+awaitable<int> Run::work() {
+  co_await inspect();
+  if (signal_ != 0) co_return kDone;
+  open_store();
+  const auto analysis = co_await train_what_is_missing();
+  co_await scheduler_->close();
+  co_return signal_ != 0 ? kDone : conclude(analysis);
+}
+
+/// Bad data ends the command here, before anything is written.
+awaitable<void> Run::inspect() {
+  const auto answer = co_await scheduler_->ask(inspect_question(study_));
+  const auto* inspected = std::get_if<worker::Inspected>(&answer);
+  if (!inspected) throw ExitError(kEnvironment, "the worker did not answer the question about the data");
+  study_.data.fingerprint = inspected->fingerprint;
+  console_.message(fmt::format("data: {}", inspected->description));
+}
+
+void Run::open_store() {
+  lock_.emplace(database_);
+  store_.emplace(db::Store::open(database_, spec_codec()));
+  const auto before = store_->study();
+  study_id_ = store_->put_study(study_, options_.study_file);
+  store_->record("run",
+                 fmt::format("tuneonce {} started, pid {} on {}", TUNEONCE_VERSION, ::getpid(), host_name()));
+  console_.message(fmt::format("database: {}", database_.string()));
+  if (before && study_id_ != before->id) {
+    console_.message(
+        "the study has changed since the last run; finished trials that are still asked for stay:");
+    for (const auto& change : study_changes(before->text, study_.text)) {
+      console_.message("  " + change);
+      store_->record("study", change);
+    }
+    if (before->fingerprint != study_.data.fingerprint) {
+      console_.message("  the data itself");
+      store_->record("study", "the data itself: " + before->fingerprint + " -> " + study_.data.fingerprint);
+    }
+  }
+  if (const int retried = store_->retry_failed(); retried > 0)
+    console_.message(fmt::format("trying {} failed trials again", retried));
+  progress_.emplace(console_, total_flops(nominal_plan(study_)));
+}
+
+/// The pipeline: where do we stand, what is missing, train it; until nothing is.
+awaitable<sweeps::Analysis> Run::train_what_is_missing() {
+  while (true) {
+    auto analysis = sweeps::analyse(study_, store_->results());
+    store_->add_plan(study_id_, analysis.missing);
+    store_->put_decisions(study_id_, study_, analysis);
+    if (analysis.missing.empty() || signal_ != 0 || broken_) co_return analysis;
+    progress_->begin(sweeps::name(analysis.stage), store_->results());
+    broken_ = co_await scheduler_->run(*store_) == Scheduler::End::broken;
+  }
+}
+
+int Run::conclude(const sweeps::Analysis& analysis) {
+  const fs::path report =
+      options_.report.empty() ? fs::path(database_).replace_extension(".html") : options_.report;
+  write_report(report, study_, analysis, store_->curves());
+  fmt::print("{}\n\nreport: {}\n", summary_text(study_, analysis), report.string());
+  if (broken_) {
+    console_.error(
+        fmt::format("stopped after too many failures; mend the cause and go on with: {}", resume_command()));
+    return kTrialsFailed;
+  }
+  store_->record("run", fmt::format("ended with exit code {}", analysis.exit_code));
+  return analysis.exit_code;
+}
+
+SchedulerEvents Run::events() {
+  const auto log_of = [this](const db::WaitingTrial& trial) {
+    return fmt::format("{}.d/logs/trial-{:04}.log", database_.string(), trial.id);
+  };
+  return {.started = [this](const db::WaitingTrial& trial) { progress_->started(trial); },
+          .stepped = [this](const db::WaitingTrial& trial,
+                            std::int64_t step) { progress_->stepped(trial, step); },
+          .ended =
+              [this, log_of](const db::WaitingTrial& trial, const sweeps::Outcome& outcome, bool again) {
+                progress_->ended(trial, outcome, again);
+                const auto* failed = std::get_if<sweeps::Failed>(&outcome);
+                if (!failed || failed->failure == sweeps::FailureClass::cancelled) return;
+                console_.message(fmt::format("trial {} \"{}\" {}: {}: {}; log: {}", trial.id, trial.spec.name,
+                                             again ? "was lost and will be tried again" : "failed",
+                                             sweeps::name(failed->failure), failed->message, log_of(trial)));
+              },
+          .message = [this](const std::string& text) { console_.message(text); },
+          .tick = [this] { progress_->show(); }};
+}
+
+std::string Run::resume_command() const {
+  std::string command = "tuneonce run " + options_.study_file.string();
+  if (!options_.database.empty()) command += " --db " + options_.database.string();
+  return command;
+}
+
+// --- plan ---
+
+struct StepTime {
+  std::string what;
+  models::RunShape run;
+  worker::Measured measured;
+};
+
+std::string shape_text(const models::RunShape& run) {
+  const auto& s = run.shape;
+  return fmt::format("{} width {} depth {} context {} batch {} steps {}", models::moe_code(s), s.width,
+                     s.depth, s.context, run.batch, run.steps);
+}
+
+void print_plan(const sweeps::Study& study, const NominalPlan& plan, const std::vector<StepTime>& times,
+                int num_workers) {
+  fmt::print("{}\n", study.text);
+  double seconds = 0;
+  db::Table table;
+  table.columns = {"part", "trials", "model", "parameters", "active", "tokens/trial", "FLOPs/trial"};
+  if (!times.empty()) table.columns.insert(table.columns.end(), {"ms/step", "time/trial"});
+  for (const auto& part : plan.parts) {
+    const auto& spec = part.trials.front();
+    const auto cost = sweeps::cost(spec);
+    auto& row = table.rows.emplace_back(std::vector<db::Value>{
+        part.what, static_cast<std::int64_t>(part.trials.size()), shape_text(spec.run), cost.parameters,
+        cost.active_parameters, fmt::format("{:.3g}", cost.tokens), fmt::format("{:.3g}", cost.flops)});
+    for (const auto& time : times) {
+      if (!(time.run == spec.run)) continue;
+      const double evals = 1 + 1 / std::max(study.eval.every, 1e-9);
+      const double trial = time.measured.seconds_per_step * static_cast<double>(spec.run.steps) +
+                           time.measured.seconds_per_eval * evals;
+      row.insert(row.end(),
+                 {fmt::format("{:.3g}", 1e3 * time.measured.seconds_per_step), duration_text(trial)});
+      seconds += trial * static_cast<double>(part.trials.size());
+      break;
+    }
+  }
+  fmt::print("trials (more where an optimum lies on an edge)\n{}", format_table(table, Format::table));
+  fmt::print("all: {:.3g} FLOPs", total_flops(plan));
+  if (!times.empty())
+    fmt::print(", about {} on {} worker{}", duration_text(seconds / num_workers), num_workers,
+               num_workers == 1 ? "" : "s");
+  fmt::print("\n\ntransfer at the middle of the space, for illustration\n{}\n", transfer_text(plan.targets));
+  for (const auto& part : plan.parts) {
+    fmt::print("\n{}\n", part.what);
+    for (const auto& trial : part.trials) fmt::print("  {}\n", trial.name);
+  }
+}
+
+awaitable<void> make_plan(sweeps::Study& study, Scheduler& scheduler, bool measure, int num_workers) {
+  const auto answer = co_await scheduler.ask(inspect_question(study));
+  study.data.fingerprint = std::get<worker::Inspected>(answer).fingerprint;
+  const auto plan = nominal_plan(study);
+  std::vector<StepTime> times;
+  for (const auto& part : plan.parts) {
+    const auto& spec = part.trials.front();
+    const bool known =
+        std::any_of(times.begin(), times.end(), [&](const auto& time) { return time.run == spec.run; });
+    if (!measure || known) continue;
+    const auto measured = co_await scheduler.ask(worker::Measure{.spec = spec});
+    times.push_back({part.what, spec.run, std::get<worker::Measured>(measured)});
+  }
+  print_plan(study, plan, times, num_workers);
+  co_await scheduler.close();
+}
+
+}  // namespace
+
+fs::path default_database(const sweeps::Study& study) { return study.name + ".db"; }
+
+int run_study(const RunOptions& options, Console& console) { return Run(options, console).go(); }
+
+int plan_study(const fs::path& study_file, bool measure, Console& console) {
+  auto study = sweeps::load_study(study_file);
+  auto slots = device_slots(study.resources, std::nullopt, visible_gpus(), usable_cores());
+  const int num_workers = static_cast<int>(slots.size());
+  nominal_plan(study);  // what the rule refuses needs no worker
+  asio::io_context context{1};
+  ProcessLauncher launcher(context, find_worker_program());
+  Scheduler scheduler(context, launcher, std::move(slots), {},
+                      {.message = [&](const std::string& text) { console.message(text); }});
+  std::exception_ptr error;
+  asio::co_spawn(context, make_plan(study, scheduler, measure, num_workers), [&](std::exception_ptr thrown) {
+    error = thrown;
+    context.stop();
+  });
+  context.run();
+  if (error) std::rethrow_exception(error);
+  return kDone;
+}
+
+}  // namespace orchestrator

@@ -1,0 +1,14 @@
+#pragma once
+
+#include <filesystem>
+
+#include "db/reader.h"
+#include "orchestrator/report.h"
+
+namespace orchestrator {
+
+/// Writes the report beside its final name and renames it. Throws ExitError{kEnvironment}.
+void write_report(const std::filesystem::path& file, const sweeps::Study& study,
+                  const sweeps::Analysis& analysis, const std::vector<db::CurveSeries>& curves);
+
+}  // namespace orchestrator

@@ -1,0 +1,406 @@
+#include "orchestrator/scheduler.h"
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+
+#include <fmt/format.h>
+
+#include "db/sqlite.h"
+#include "orchestrator/exit_code.h"
+
+namespace orchestrator {
+namespace {
+
+namespace fs = std::filesystem;
+using sweeps::FailureClass;
+
+constexpr std::size_t kKeepOutput = 4096;
+constexpr std::uintmax_t kMaxLogBytes = 10u << 20;
+constexpr auto kCloseGrace = std::chrono::seconds(5);
+constexpr auto kEndGrace = std::chrono::seconds(1);
+constexpr int kRecordedRefusals = 20;
+
+template <class... Handlers>
+struct Overloaded : Handlers... {
+  using Handlers::operator()...;
+};
+
+std::string quoted_name(const db::WaitingTrial& trial) {
+  return fmt::format("trial {} \"{}\"", trial.id, trial.spec.name);
+}
+
+}  // namespace
+
+Scheduler::Scheduler(asio::io_context& context, Launcher& launcher, std::vector<DeviceSlot> slots,
+                     SchedulerOptions options, SchedulerEvents events)
+    : context_(context),
+      launcher_(launcher),
+      options_(std::move(options)),
+      events_(std::move(events)),
+      slots_(slots.size()),
+      housekeeping_(context),
+      all_served_(context) {
+  for (std::size_t i = 0; i < slots.size(); ++i) slots_[i].device = slots[i];
+}
+
+Scheduler::~Scheduler() = default;
+
+fs::path Scheduler::checkpoint_file(const sweeps::TrialKey& key) const {
+  return options_.folder / "checkpoints" / (key + ".safetensors");
+}
+fs::path Scheduler::log_file(std::int64_t trial_id) const {
+  return options_.folder / "logs" / fmt::format("trial-{:04}.log", trial_id);
+}
+
+// --- workers ---
+
+awaitable<void> Scheduler::start_worker(Slot& slot) {
+  slot.output.clear();
+  slot.worker = launcher_.start(slot.device);
+  slot.worker->on_output = [this, &slot](std::string_view text) { write_log(slot, text); };
+  std::string problem;
+  try {
+    const auto message = co_await slot.worker->receive(std::chrono::duration<double>(options_.start_seconds));
+    if (const auto* hello = message ? std::get_if<worker::Hello>(&*message) : nullptr) {
+      if (hello->protocol == worker::kProtocolVersion) {
+        slot.hello = *hello;
+        co_return;
+      }
+      problem = fmt::format("speaks protocol {}, this tuneonce speaks {}; build both from one source tree",
+                            hello->protocol, worker::kProtocolVersion);
+    } else {
+      problem = message ? "did not begin with a hello" : "ended before it said hello";
+    }
+  } catch (const worker::ProtocolError& error) {
+    problem = fmt::format("does not speak this tuneonce's protocol ({}); build both from one source tree",
+                          error.what());
+  } catch (const Stalled& error) {
+    problem = fmt::format("did not say hello: {}", error.what());
+  }
+  const auto end = co_await slot.worker->end(kEndGrace);
+  const auto text = fmt::format("{} --device {}: {}; {}{}", launcher_.program(), slot.device.device, problem,
+                                end.message, tail_of_output(slot));
+  slot.worker.reset();
+  throw ExitError(kEnvironment, text);
+}
+
+std::string Scheduler::tail_of_output(const Slot& slot) const {
+  return slot.output.empty() ? "" : "; it printed:\n" + slot.output;
+}
+
+void Scheduler::write_log(Slot& slot, std::string_view text) {
+  slot.output.append(text);
+  if (slot.output.size() > kKeepOutput) slot.output.erase(0, slot.output.size() - kKeepOutput);
+  for (const auto& [key, running] : slot.running) {
+    std::error_code error;
+    const auto size = fs::file_size(running.log, error);
+    if (!error && size > kMaxLogBytes) continue;  // a worker that prints without end does not fill the disk
+    std::ofstream(running.log, std::ios::app) << text;
+  }
+}
+
+awaitable<worker::WorkerMessage> Scheduler::ask(worker::OrchestratorMessage question) {
+  Slot& slot = slots_.front();
+  if (!slot.worker) co_await start_worker(slot);
+  std::string problem = "closed the channel";
+  try {
+    co_await slot.worker->send(std::move(question));
+    auto answer = co_await slot.worker->receive(std::chrono::duration<double>(options_.stall_seconds));
+    if (answer) {
+      if (const auto* refused = std::get_if<worker::Refused>(&*answer))
+        throw ExitError(refused->failure == FailureClass::user_error ? kUsage : kEnvironment,
+                        refused->message);
+      co_return *answer;
+    }
+  } catch (const worker::ProtocolError& error) {
+    problem = error.what();
+  } catch (const Stalled& error) {
+    problem = error.what();
+  } catch (const boost::system::system_error& error) {
+    problem = error.what();
+  }
+  const auto end = co_await slot.worker->end(kEndGrace);
+  const auto text =
+      fmt::format("{}: {}; {}{}", launcher_.program(), problem, end.message, tail_of_output(slot));
+  slot.worker.reset();
+  throw ExitError(kEnvironment, text);
+}
+
+awaitable<void> Scheduler::close() {
+  for (auto& slot : slots_) {
+    if (!slot.worker || !slot.worker->alive()) continue;
+    try {
+      co_await slot.worker->send(worker::Drain{});
+    } catch (const boost::system::system_error&) {
+      // It is gone already; end() below sees that.
+    }
+  }
+  for (auto& slot : slots_) {
+    if (slot.worker) co_await slot.worker->end(kCloseGrace);
+    slot.worker.reset();
+  }
+}
+
+// --- the loop ---
+
+awaitable<Scheduler::End> Scheduler::run(db::Store& store) {
+  store_ = &store;
+  const auto waiting = store.waiting();
+  queue_.assign(waiting.begin(), waiting.end());
+  std::error_code error;
+  for (const char* folder : {"logs", "checkpoints"}) {
+    fs::create_directories(options_.folder / folder, error);
+    if (error)
+      throw ExitError(kEnvironment,
+                      fmt::format("{}: {}", (options_.folder / folder).string(), error.message()));
+  }
+  remove_stale_checkpoints();
+
+  asio::co_spawn(context_, housekeep(), asio::detached);
+  num_serving_ = static_cast<int>(std::min(slots_.size(), queue_.size()));
+  all_served_.expires_at(asio::steady_timer::time_point::max());
+  for (int i = 0, n = num_serving_; i < n; ++i)
+    asio::co_spawn(context_, serve_and_note(slots_[static_cast<std::size_t>(i)]), asio::detached);
+  while (num_serving_ > 0) {
+    boost::system::error_code ignored;
+    co_await all_served_.async_wait(asio::redirect_error(use_awaitable, ignored));
+  }
+  housekeeping_.cancel();
+  if (error_) std::rethrow_exception(error_);
+  store.flush();
+  co_return broken_ ? End::broken : stopping_ ? End::drained : End::done;
+}
+
+/// Gathered curve points reach the disk about once a second.
+awaitable<void> Scheduler::housekeep() {
+  while (num_serving_ > 0) {
+    housekeeping_.expires_after(std::chrono::seconds(1));
+    boost::system::error_code cancelled;
+    co_await housekeeping_.async_wait(asio::redirect_error(use_awaitable, cancelled));
+    if (cancelled) co_return;
+    try {
+      store_->flush();
+      events_.tick();
+    } catch (...) {
+      fail(std::current_exception());
+    }
+  }
+}
+
+awaitable<void> Scheduler::serve_and_note(Slot& slot) {
+  try {
+    co_await serve(slot);
+  } catch (const ExitError& error) {
+    // A worker that does not start: the others go on where there are any; killed while it started: no matter.
+    if (!stopping_ && num_serving_ > 1)
+      events_.message(error.what());
+    else if (!stopping_)
+      fail(std::current_exception());
+  } catch (...) {
+    fail(std::current_exception());
+  }
+  if (--num_serving_ == 0) all_served_.cancel();
+}
+
+/// Take what can be trained together, train it; repeat until nothing waits.
+awaitable<void> Scheduler::serve(Slot& slot) {
+  while (!stopping_ && !queue_.empty()) {
+    if (slot.worker && !slot.worker->alive()) slot.worker.reset();
+    if (!slot.worker) co_await start_worker(slot);
+    if (!stopping_ && !queue_.empty()) co_await train(slot, take_batch(slot.hello.slots));
+  }
+}
+
+/// The next trial, and those that can train beside it: equal stack keys, at most `slots`.
+std::vector<db::WaitingTrial> Scheduler::take_batch(int slots) {
+  std::vector<db::WaitingTrial> batch = {std::move(queue_.front())};
+  queue_.pop_front();
+  if (slots <= 1) return batch;
+  const auto stack = sweeps::stack_key(batch.front().spec);
+  for (auto it = queue_.begin(); it != queue_.end() && static_cast<int>(batch.size()) < slots;) {
+    if (sweeps::stack_key(it->spec) == stack) {
+      batch.push_back(std::move(*it));
+      it = queue_.erase(it);
+    } else {
+      ++it;
+    }
+  }
+  return batch;
+}
+
+worker::Assign Scheduler::start_batch(Slot& slot, std::vector<db::WaitingTrial> batch) {
+  slot.output.clear();
+  worker::Assign assign;
+  for (auto& trial : batch) {
+    const auto log = log_file(trial.id);
+    const auto attempt =
+        store_->start(trial.key, {.device = slot.hello.device,
+                                  .device_name = slot.hello.device_name,
+                                  .host = launcher_.host(),
+                                  .worker_pid = slot.worker->pid(),
+                                  .worker_build = slot.hello.build,
+                                  .log = (options_.folder.filename() / "logs" / log.filename()).string()});
+    std::ofstream(log, std::ios::app)
+        << fmt::format("{} attempt {} of {} on {}, worker pid {}\n", db::now_utc(), attempt,
+                       quoted_name(trial), slot.hello.device, slot.worker->pid());
+    assign.trials.push_back({.trial = trial.key,
+                             .attempt = attempt,
+                             .spec = trial.spec,
+                             .checkpoint = checkpoint_file(trial.key).string(),
+                             .checkpoint_seconds = options_.checkpoint_seconds});
+    events_.started(trial);
+    const auto key = trial.key;
+    slot.running[key] = {std::move(trial), attempt, log};
+  }
+  return assign;
+}
+
+awaitable<void> Scheduler::train(Slot& slot, std::vector<db::WaitingTrial> batch) {
+  worker::Assign assign = start_batch(slot, std::move(batch));
+  std::optional<sweeps::Failed> lost;
+  try {
+    co_await slot.worker->send(std::move(assign));
+    co_await converse(slot);
+    if (slot.running.empty()) co_return;
+  } catch (const boost::system::system_error&) {
+    // It went while we wrote to it; how, its end tells.
+  } catch (const Stalled& error) {
+    lost = {FailureClass::stalled, error.what()};
+  } catch (const worker::ProtocolError& error) {
+    lost = {FailureClass::crash, fmt::format("sent what is no message: {}", error.what())};
+  }
+  if (lost) slot.worker->kill();
+  const auto end = co_await slot.worker->end(kEndGrace);
+  if (!lost) lost = {end.failure, end.message};
+  if (stopping_) lost->failure = FailureClass::cancelled;
+  while (!slot.running.empty()) settle(slot, slot.running.begin()->first, *lost);
+  slot.worker.reset();
+}
+
+/// Handles messages until every running trial has ended or the worker has closed the channel.
+awaitable<void> Scheduler::converse(Slot& slot) {
+  while (!slot.running.empty()) {
+    const auto message = co_await slot.worker->receive(std::chrono::duration<double>(options_.stall_seconds));
+    if (!message) co_return;
+    handle(slot, *message);
+  }
+}
+
+void Scheduler::handle(Slot& slot, const worker::WorkerMessage& message) {
+  std::visit(Overloaded{
+                 [&](const worker::Started& m) {
+                   if (find(slot, m)) store_->note_started(m.trial, m.attempt, m.first_step);
+                 },
+                 [&](const worker::Progress& m) {
+                   if (const auto* running = find(slot, m)) {
+                     store_->note_step(m.trial, m.attempt, m.step);
+                     events_.stepped(running->trial, m.step);
+                   }
+                 },
+                 [&](const worker::Curve& m) {
+                   if (find(slot, m)) store_->append_curve(m.trial, m.attempt, m.metric, m.steps, m.values);
+                 },
+                 [&](const worker::Checkpointed& m) {
+                   // The points before a checkpoint are not sent again, so they must not be lost with us.
+                   if (find(slot, m)) store_->flush();
+                 },
+                 [&](const worker::Ended& m) {
+                   if (find(slot, m)) settle(slot, m.trial, m.outcome);
+                 },
+                 [&](const auto&) { throw worker::ProtocolError("an answer to no question"); },
+             },
+             message);
+}
+
+/// What a message is about; null, and counted, when trial and attempt are not what this worker trains.
+template <class Message>
+Scheduler::Running* Scheduler::find(Slot& slot, const Message& message) {
+  const auto it = slot.running.find(message.trial);
+  if (it != slot.running.end() && it->second.attempt == message.attempt) return &it->second;
+  if (++num_refused_ <= kRecordedRefusals)
+    store_->record("refused",
+                   fmt::format("worker pid {} spoke of attempt {} of trial {}, which it does not train",
+                               slot.worker->pid(), message.attempt, message.trial));
+  return nullptr;
+}
+
+// --- the end of an attempt ---
+
+void Scheduler::settle(Slot& slot, const sweeps::TrialKey& key, sweeps::Outcome outcome) {
+  const auto node = slot.running.extract(key);
+  Running running = node.mapped();
+  if (const auto* finished = std::get_if<sweeps::Finished>(&outcome);
+      finished && !std::isfinite(finished->loss))
+    outcome = sweeps::Diverged{finished->steps, finished->seconds};
+  bool again = false;
+  if (auto* failed = std::get_if<sweeps::Failed>(&outcome)) {
+    if (failed->failure == FailureClass::cancelled && !stopping_) failed->failure = FailureClass::worker_lost;
+    const bool loss = db::counts_as_loss(failed->failure);
+    again =
+        !loss ? failed->failure == FailureClass::cancelled : running.trial.num_losses < options_.retry.crash;
+    running.trial.num_losses += loss;
+    std::ofstream(running.log, std::ios::app)
+        << fmt::format("{} {}: {}\n", db::now_utc(), sweeps::name(failed->failure), failed->message);
+  }
+  store_->finish(key, running.attempt, outcome, again);
+  ++running.trial.num_attempts;
+  if (!again) {
+    std::error_code ignored;
+    fs::remove(checkpoint_file(key), ignored);
+  }
+  events_.ended(running.trial, outcome, again);
+  count_failure(running.trial, outcome);
+  if (again && !stopping_) queue_.push_back(running.trial);
+}
+
+/// Opens the breaker when `stop_after` different trials failed and none ended well in between.
+void Scheduler::count_failure(const db::WaitingTrial& trial, const sweeps::Outcome& outcome) {
+  const auto* failed = std::get_if<sweeps::Failed>(&outcome);
+  if (!failed) return failing_.clear();
+  if (failed->failure == FailureClass::cancelled) return;
+  failing_.insert(trial.id);
+  if (options_.retry.stop_after <= 0 || stopping_ ||
+      static_cast<int>(failing_.size()) < options_.retry.stop_after)
+    return;
+  broken_ = true;
+  events_.message(fmt::format("{} trials failed in a row; stopping (retry.stop_after = {})", failing_.size(),
+                              options_.retry.stop_after));
+  store_->record("stopped", fmt::format("{} trials failed in a row", failing_.size()));
+  drain();
+}
+
+void Scheduler::fail(std::exception_ptr error) {
+  if (!error_) error_ = error;
+  stop();
+}
+
+void Scheduler::drain() {
+  stopping_ = true;
+  for (auto& slot : slots_) {
+    if (!slot.worker || slot.running.empty()) continue;
+    asio::co_spawn(context_, slot.worker->send(worker::Drain{}), asio::detached);
+  }
+}
+
+void Scheduler::stop() {
+  stopping_ = true;
+  for (auto& slot : slots_)
+    if (slot.worker) slot.worker->kill();
+}
+
+int Scheduler::num_busy() const {
+  return static_cast<int>(
+      std::count_if(slots_.begin(), slots_.end(), [](const Slot& s) { return !s.running.empty(); }));
+}
+
+/// Checkpoints of trials that do not wait any more: a run was killed between a trial's end and its clean-up.
+void Scheduler::remove_stale_checkpoints() {
+  std::set<std::string> wanted;
+  for (const auto& trial : queue_) wanted.insert(trial.key);
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(options_.folder / "checkpoints", ignored))
+    if (!wanted.contains(entry.path().filename().string().substr(0, 32))) fs::remove(entry.path(), ignored);
+}
+
+}  // namespace orchestrator

@@ -1,0 +1,105 @@
+#pragma once
+
+#include <deque>
+#include <exception>
+#include <filesystem>
+#include <map>
+#include <set>
+
+#include "db/store.h"
+#include "orchestrator/launcher.h"
+
+namespace orchestrator {
+
+struct SchedulerOptions {
+  sweeps::RetrySpec retry;
+  std::filesystem::path folder;  // of logs/ and checkpoints/
+  double checkpoint_seconds = 30;
+  double stall_seconds = 900;  // a worker silent for this long while it trains is killed
+  double start_seconds = 300;  // from its start to its hello
+};
+
+/// What a scheduler tells whoever watches; a member that is not set is not told.
+struct SchedulerEvents {
+  std::function<void(const db::WaitingTrial&)> started = [](const auto&) {};
+  std::function<void(const db::WaitingTrial&, std::int64_t step)> stepped = [](const auto&, auto) {};
+  std::function<void(const db::WaitingTrial&, const sweeps::Outcome&, bool again)> ended =
+      [](const auto&, const auto&, bool) {};
+  std::function<void(const std::string&)> message = [](const auto&) {};
+  std::function<void()> tick = [] {};  // about once a second
+};
+
+/// Feeds waiting trials to workers and records what they say. One thread, one coroutine per conversation.
+/// Workers are started when there is work for them, at most one a slot, and live until close().
+class Scheduler {
+ public:
+  enum class End { done, drained, broken };
+
+  Scheduler(asio::io_context& context, Launcher& launcher, std::vector<DeviceSlot> slots,
+            SchedulerOptions options, SchedulerEvents events);
+  ~Scheduler();
+
+  /// Asks a worker (the first slot's) an Inspect or a Measure. Throws ExitError with what it refuses.
+  awaitable<worker::WorkerMessage> ask(worker::OrchestratorMessage question);
+
+  /// Runs every waiting trial of `store` to an end. `broken`: retry.stop_after trials failed in a row.
+  awaitable<End> run(db::Store& store);
+  /// Start nothing more; workers checkpoint what they train and exit; run() returns `drained`.
+  void drain();
+  /// Kill all workers now; their trials go back to waiting.
+  void stop();
+  /// Lets the workers go. REQUIRES: run() has returned.
+  awaitable<void> close();
+
+  int num_busy() const;
+
+ private:
+  struct Running {
+    db::WaitingTrial trial;
+    std::int64_t attempt = 0;
+    std::filesystem::path log;
+  };
+  struct Slot {
+    DeviceSlot device;
+    std::unique_ptr<Worker> worker;
+    worker::Hello hello;
+    std::map<sweeps::TrialKey, Running> running;
+    std::string output;  // last lines printed while no trial ran
+  };
+
+  awaitable<void> start_worker(Slot& slot);
+  awaitable<void> serve(Slot& slot);
+  awaitable<void> serve_and_note(Slot& slot);
+  awaitable<void> train(Slot& slot, std::vector<db::WaitingTrial> batch);
+  awaitable<void> converse(Slot& slot);
+  awaitable<void> housekeep();
+  std::vector<db::WaitingTrial> take_batch(int slots);
+  worker::Assign start_batch(Slot& slot, std::vector<db::WaitingTrial> batch);
+  void handle(Slot& slot, const worker::WorkerMessage& message);
+  template <class Message>
+  Running* find(Slot& slot, const Message& message);
+  void settle(Slot& slot, const sweeps::TrialKey& key, sweeps::Outcome outcome);
+  void count_failure(const db::WaitingTrial& trial, const sweeps::Outcome& outcome);
+  void fail(std::exception_ptr error);
+  std::string tail_of_output(const Slot& slot) const;
+  std::filesystem::path checkpoint_file(const sweeps::TrialKey& key) const;
+  std::filesystem::path log_file(std::int64_t trial_id) const;
+  void remove_stale_checkpoints();
+  void write_log(Slot& slot, std::string_view text);
+
+  asio::io_context& context_;
+  Launcher& launcher_;
+  SchedulerOptions options_;
+  SchedulerEvents events_;
+  std::vector<Slot> slots_;
+  db::Store* store_ = nullptr;
+  std::deque<db::WaitingTrial> queue_;
+  std::set<std::int64_t> failing_;  // trials that failed since the last one that ended well
+  std::int64_t num_refused_ = 0;    // messages that matched nothing
+  asio::steady_timer housekeeping_, all_served_;
+  int num_serving_ = 0;
+  bool stopping_ = false, broken_ = false;
+  std::exception_ptr error_;
+};
+
+}  // namespace orchestrator

@@ -1,0 +1,220 @@
+#include "orchestrator/verdicts.h"
+
+#include <cmath>
+
+#include <fmt/format.h>
+
+#include "orchestrator/output.h"
+
+namespace orchestrator {
+namespace {
+
+db::Value text(std::string_view value) { return std::string(value); }
+db::Value number(std::int64_t value) { return value; }
+db::Value flag(bool value) { return static_cast<std::int64_t>(value); }
+
+std::vector<db::Value> fit_row(const std::string& model, double init_std, const sweeps::Optimum& fit) {
+  return {text(model),
+          std::exp2(fit.lr.estimate),
+          std::exp2(fit.lr.ci.lo),
+          std::exp2(fit.lr.ci.hi),
+          std::exp2(fit.wd.estimate),
+          std::exp2(fit.wd.ci.lo),
+          std::exp2(fit.wd.ci.hi),
+          flag(fit.wd_fitted),
+          flag(fit.bracketed()),
+          init_std,
+          fit.best_loss,
+          fit.sigma,
+          fit.k,
+          fit.hx,
+          fit.hxy,
+          fit.hy,
+          number(fit.num_points),
+          number(fit.num_diverged)};
+}
+
+std::string factor(double value) { return value == 1 ? "1" : fmt::format("{:.4g}", value); }
+
+}  // namespace
+
+std::string fit_text(const sweeps::Study& study, const sweeps::Analysis& analysis) {
+  if (!analysis.fit) return fmt::format("proxy: no fit yet; {} trials are missing", analysis.missing.size());
+  if (const auto* few = std::get_if<sweeps::TooFewTrials>(&*analysis.fit)) return "proxy: " + few->message;
+  if (const auto* poor = std::get_if<sweeps::RankDeficient>(&*analysis.fit)) return "proxy: " + poor->message;
+  auto result = sweeps::describe(std::get<sweeps::Optimum>(*analysis.fit), "proxy", study.proxy.steps);
+  result +=
+      fmt::format("\n  init std         {:.4g}{}", analysis.init_std,
+                  analysis.scan.empty() ? "" : fmt::format(", the best of {} scanned", analysis.scan.size()));
+  return result;
+}
+
+db::Table fit_table(const sweeps::Study&, const sweeps::Analysis& analysis) {
+  db::Table table;
+  table.columns = {"model",        "lr",         "lr_low",      "lr_high",      "wd",
+                   "wd_low",       "wd_high",    "wd_fitted",   "bracketed",    "init_std",
+                   "loss",         "sigma",      "skew",        "curvature_lr", "curvature_cross",
+                   "curvature_wd", "num_points", "num_diverged"};
+  if (analysis.fit)
+    if (const auto* fit = std::get_if<sweeps::Optimum>(&*analysis.fit))
+      table.rows.push_back(fit_row("proxy", analysis.init_std, *fit));
+  for (const auto& target : analysis.targets)
+    if (target.drift && target.drift->fit)
+      table.rows.push_back(fit_row(target.spec.name, target.config.base.init_std, *target.drift->fit));
+  return table;
+}
+
+db::Table transfer_table(const std::vector<sweeps::TargetConfig>& targets) {
+  db::Table table;
+  table.columns = {"target",
+                   "group",
+                   "init_std",
+                   "lr",
+                   "wd",
+                   "eps",
+                   "beta1",
+                   "beta2",
+                   "decays",
+                   "init_std_factor",
+                   "lr_factor",
+                   "wd_factor",
+                   "eps_factor",
+                   "one_minus_beta_factor",
+                   "forward_factor",
+                   "source"};
+  for (const auto& target : targets)
+    for (const auto& row : target.rows)
+      table.rows.push_back({text(target.target), text(models::name(row.group)), row.init_std, row.lr, row.wd,
+                            row.eps, row.beta1, row.beta2, flag(row.decays), row.factor.init_std,
+                            row.factor.lr, row.factor.wd, row.factor.eps, row.factor.one_minus_beta,
+                            row.factor.forward, text(row.source)});
+  return table;
+}
+
+std::string transfer_text(const std::vector<sweeps::TargetConfig>& targets) {
+  std::string result;
+  for (const auto& target : targets) {
+    const auto& shape = target.run.shape;
+    result += fmt::format(
+        "{}{}  {}, width {}, depth {}, batch {}, steps {}\n"
+        "  tuned on the proxy: LR {:.4g}, WD {:.4g}, init std {:.4g}\n"
+        "  branch multiplier A {:.4g}, route scale R {:.4g}, predicted gradient noise x{:.3g}\n",
+        result.empty() ? "" : "\n", target.target, target.moe, shape.width, shape.depth, target.run.batch,
+        target.run.steps, target.base.lr, target.base.wd, target.base.init_std, target.branch_scale,
+        target.route_scale, target.sigma0_ratio);
+    db::Table table;
+    table.columns = {"  group", "init std", "x",     "LR",    "x",       "WD",    "x",
+                     "eps",     "x",        "beta1", "beta2", "forward", "source"};
+    for (const auto& row : target.rows)
+      table.rows.push_back({"  " + std::string(models::name(row.group)),
+                            row.decays ? fmt::format("{:.4g}", row.init_std) : "gain 1",
+                            row.decays ? factor(row.factor.init_std) : "", fmt::format("{:.4g}", row.lr),
+                            factor(row.factor.lr), row.decays ? fmt::format("{:.4g}", row.wd) : "none",
+                            row.decays ? factor(row.factor.wd) : "", fmt::format("{:.3g}", row.eps),
+                            factor(row.factor.eps), fmt::format("{:.6g}", row.beta1),
+                            fmt::format("{:.6g}", row.beta2), factor(row.factor.forward), row.source});
+    result += format_table(table, Format::table);
+  }
+  if (!result.empty()) result.pop_back();
+  return result;
+}
+
+db::Table drift_table(const sweeps::Analysis& analysis) {
+  db::Table table;
+  table.columns = {"target",        "verdict",
+                   "reason",        "num_points",
+                   "num_diverged",  "tolerance",
+                   "sigma",         "lr_shift",
+                   "lr_shift_low",  "lr_shift_high",
+                   "wd_shift",      "wd_shift_low",
+                   "wd_shift_high", "tau_shift",
+                   "regret",        "regret_debiased",
+                   "regret_upper",  "probability_within",
+                   "gradient_p",    "location_equivalent",
+                   "lr_factor",     "wd_factor",
+                   "more_runs",     "sigma0_ratio"};
+  for (const auto& target : analysis.targets) {
+    if (!target.drift) continue;
+    const auto& drift = *target.drift;
+    table.rows.push_back({text(target.spec.name),
+                          text(sweeps::name(drift.verdict)),
+                          text(drift.reason),
+                          number(drift.num_points),
+                          number(drift.num_diverged),
+                          drift.tolerance,
+                          drift.sigma,
+                          drift.lr.value,
+                          drift.lr.ci.lo,
+                          drift.lr.ci.hi,
+                          drift.wd.value,
+                          drift.wd.ci.lo,
+                          drift.wd.ci.hi,
+                          drift.tau.value,
+                          drift.regret,
+                          drift.regret_debiased,
+                          drift.regret_upper,
+                          drift.probability_within,
+                          drift.gradient_p,
+                          flag(drift.location_equivalent),
+                          drift.lr_factor,
+                          drift.wd_factor,
+                          number(drift.more_runs),
+                          target.config.sigma0_ratio});
+  }
+  return table;
+}
+
+std::string drift_text(const sweeps::Study& study, const sweeps::Analysis& analysis) {
+  std::string result;
+  for (const auto& target : analysis.targets) {
+    if (!target.spec.drift) continue;
+    if (result.empty()) {
+      const std::string tolerance =
+          study.drift.tolerance_nats > 0
+              ? fmt::format("{:.4g} nats", study.drift.tolerance_nats)
+              : fmt::format("{:.3g}% of the target's loss", 100 * study.drift.tolerance_fraction);
+      result = fmt::format("transfer check  rule={}  eps={}  D0={:.2f} oct LR / {:.2f} oct WD\n{}",
+                           models::name(study.rule.rule), tolerance, study.drift.lr_shift,
+                           study.drift.wd_shift, sweeps::drift_table_header());
+    }
+    result += target.drift ? fmt::format("\n{}", sweeps::describe(*target.drift, target.spec.name))
+                           : fmt::format("\n{}  not judged yet", target.spec.name);
+    if (target.drift && target.drift->verdict == sweeps::Verdict::drift)
+      result += fmt::format("; use LR x{:.3g}, WD x{:.3g}", target.drift->lr_factor, target.drift->wd_factor);
+  }
+  return result;
+}
+
+std::string targets_text(const sweeps::Analysis& analysis) {
+  if (analysis.targets.empty()) return "";
+  db::Table table;
+  table.columns = {"target", "moe", "loss at the transferred point", "SP at the proxy's values",
+                   "difference"};
+  for (const auto& target : analysis.targets) {
+    const auto loss = [](const std::optional<sweeps::TrialResult>& trial) -> db::Value {
+      if (!trial) return {};
+      if (trial->loss) return fmt::format("{:.4f}", *trial->loss);
+      return std::string(sweeps::name(trial->state));
+    };
+    const bool both =
+        target.transferred && target.transferred->loss && target.baseline && target.baseline->loss;
+    table.rows.push_back(
+        {text(target.spec.name), text(target.config.moe), loss(target.transferred), loss(target.baseline),
+         both ? db::Value(fmt::format("{:+.4f}", *target.transferred->loss - *target.baseline->loss))
+              : db::Value()});
+  }
+  auto result = format_table(table, Format::table);
+  result.pop_back();
+  return result;
+}
+
+std::string summary_text(const sweeps::Study& study, const sweeps::Analysis& analysis) {
+  std::string result = fit_text(study, analysis);
+  for (const auto& part : {targets_text(analysis), drift_text(study, analysis)})
+    if (!part.empty()) result += "\n\n" + part;
+  if (!analysis.notes.empty()) result += "\n";
+  for (const auto& note : analysis.notes) result += "\n" + note;
+  return result;
+}
+
+}  // namespace orchestrator

@@ -1,0 +1,342 @@
+#include "orchestrator/worker_process.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstring>
+#include <deque>
+#include <fstream>
+
+#include <fmt/format.h>
+#include <boost/asio/local/stream_protocol.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/read.hpp>
+#include <boost/asio/write.hpp>
+
+#include "orchestrator/exit_code.h"
+#include "orchestrator/owner_lock.h"
+
+namespace orchestrator {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+using Socket = asio::local::stream_protocol::socket;
+
+// The end of the channel tells that a worker is going; its exit status follows within this time or so.
+constexpr auto kPollEvery = std::chrono::milliseconds(2);
+// What a worker printed last may still lie in the pipe when its end is known.
+constexpr auto kOutputGrace = std::chrono::milliseconds(200);
+
+/// Times the kernel has killed for lack of memory since it was started.
+std::int64_t num_oom_kills() {
+  std::ifstream file("/proc/vmstat");
+  std::string name;
+  for (std::int64_t value = 0; file >> name >> value;)
+    if (name == "oom_kill") return value;
+  return 0;
+}
+
+/// A descriptor that is closed with its owner.
+struct Descriptor {
+  int value = -1;
+  explicit Descriptor(int descriptor) : value(descriptor) {}
+  Descriptor(Descriptor&& other) noexcept : value(std::exchange(other.value, -1)) {}
+  ~Descriptor() {
+    if (value >= 0) ::close(value);
+  }
+  int release() { return std::exchange(value, -1); }
+};
+
+struct Pair {
+  Descriptor ours, theirs;
+};
+[[noreturn]] void throw_errno(const std::string& what) {
+  throw ExitError(kEnvironment, fmt::format("{}: {}", what, std::strerror(errno)));
+}
+Pair make_channel() {
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
+    throw_errno("cannot make a socket pair");
+  return {Descriptor(ends[0]), Descriptor(ends[1])};
+}
+Pair make_pipe() {
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) != 0) throw_errno("cannot make a pipe");
+  return {Descriptor(ends[0]), Descriptor(ends[1])};
+}
+
+/// Runs in the child between fork and exec: system calls only.
+[[noreturn]] void become_worker(const char* program, char* const* arguments, char* const* environment,
+                                int channel, int output, int failed, pid_t parent) {
+  ::setpgid(0, 0);
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (::getppid() != parent) ::_exit(127);  // the parent ended before the line above
+  sigset_t none;
+  ::sigemptyset(&none);
+  ::sigprocmask(SIG_SETMASK, &none, nullptr);
+  ::signal(SIGPIPE, SIG_DFL);
+  const int input = ::open("/dev/null", O_RDONLY);
+  // Out of the way of 0 to 3 first; dup2 clears close-on-exec.
+  const int channel_copy = ::fcntl(channel, F_DUPFD, 16);
+  const int output_copy = ::fcntl(output, F_DUPFD, 16);
+  const int failed_copy = ::fcntl(failed, F_DUPFD_CLOEXEC, 16);
+  if (input >= 0 && ::dup2(input, 0) >= 0 && ::dup2(output_copy, 1) >= 0 && ::dup2(output_copy, 2) >= 0 &&
+      ::dup2(channel_copy, worker::kChannelDescriptor) >= 0) {
+    ::close(channel_copy);
+    ::close(output_copy);
+    if (input > worker::kChannelDescriptor) ::close(input);
+    ::execve(program, arguments, environment);
+  }
+  const int error = errno;
+  [[maybe_unused]] const auto written = ::write(failed_copy, &error, sizeof error);
+  ::_exit(127);
+}
+
+/// Our environment, with one thread a worker (two on the same cores spin at each other's barriers).
+std::vector<std::string> worker_environment() {
+  std::vector<std::string> variables = {"OMP_NUM_THREADS=1", "MKL_NUM_THREADS=1",
+                                        "CUDA_DEVICE_ORDER=PCI_BUS_ID"};
+  for (char** variable = environ; *variable; ++variable) {
+    const std::string_view text = *variable;
+    if (!text.starts_with("OMP_NUM_THREADS=") && !text.starts_with("MKL_NUM_THREADS=") &&
+        !text.starts_with("CUDA_DEVICE_ORDER="))
+      variables.emplace_back(text);
+  }
+  return variables;
+}
+
+std::vector<char*> pointers(std::vector<std::string>& texts) {
+  std::vector<char*> result;
+  for (auto& text : texts) result.push_back(text.data());
+  result.push_back(nullptr);
+  return result;
+}
+
+pid_t spawn(const fs::path& program, const DeviceSlot& slot, int channel, int output) {
+  Pair failed = make_pipe();
+  std::vector<std::string> arguments = {program.string(), "--device", slot.device};
+  std::vector<std::string> environment = worker_environment();
+  const auto argument_pointers = pointers(arguments);
+  const auto environment_pointers = pointers(environment);
+  const pid_t parent = ::getpid();
+  const pid_t pid = ::fork();
+  if (pid < 0) throw_errno("cannot start a process");
+  if (pid == 0)
+    become_worker(program.c_str(), argument_pointers.data(), environment_pointers.data(), channel, output,
+                  failed.theirs.value, parent);
+  ::close(failed.theirs.release());
+  int error = 0;
+  ssize_t size = 0;
+  while ((size = ::read(failed.ours.value, &error, sizeof error)) < 0 && errno == EINTR) {
+  }
+  if (size == sizeof error) {
+    ::waitpid(pid, nullptr, 0);
+    throw ExitError(kEnvironment,
+                    fmt::format("{}: cannot be run: {}", program.string(), std::strerror(error)));
+  }
+  return pid;
+}
+
+/// Cancels what is pending on a socket when the time is up; safe when either goes first.
+class Deadline {
+ public:
+  Deadline(Socket& socket, std::chrono::duration<double> patience) : timer_(socket.get_executor()) {
+    timer_.expires_after(std::chrono::duration_cast<Clock::duration>(patience));
+    timer_.async_wait([&socket, passed = passed_, over = over_](const boost::system::error_code& error) {
+      if (error || *over) return;
+      *passed = true;
+      socket.cancel();
+    });
+  }
+  ~Deadline() { *over_ = true; }
+  bool passed() const { return *passed_; }
+
+ private:
+  asio::steady_timer timer_;
+  std::shared_ptr<bool> passed_ = std::make_shared<bool>(false);
+  std::shared_ptr<bool> over_ = std::make_shared<bool>(false);
+};
+
+class WorkerProcess : public Worker {
+ public:
+  WorkerProcess(asio::io_context& context, const fs::path& program, const DeviceSlot& slot)
+      : channel_(std::make_shared<Channel>(context)),
+        timer_(context),
+        output_(std::make_shared<Output>(context)),
+        oom_kills_(num_oom_kills()) {
+    Pair channel = make_channel();
+    Pair output = make_pipe();
+    pid_ = spawn(program, slot, channel.theirs.value, output.theirs.value);
+    channel_->socket.assign(asio::local::stream_protocol(), channel.ours.release());
+    output_->pipe.assign(output.ours.release());
+    output_->owner = this;
+    asio::co_spawn(context, pump(output_), asio::detached);
+  }
+
+  ~WorkerProcess() override {
+    output_->owner = nullptr;
+    boost::system::error_code ignored;
+    output_->pipe.close(ignored);
+    channel_->socket.close(ignored);
+    kill();
+    if (!status_) ::waitpid(pid_, nullptr, 0);
+  }
+
+  awaitable<void> send(worker::OrchestratorMessage message) override {
+    return write(channel_, std::move(message));
+  }
+
+  awaitable<std::optional<worker::WorkerMessage>> receive(std::chrono::duration<double> patience) override {
+    Deadline deadline(channel_->socket, patience);
+    std::array<std::uint8_t, 4> length{};
+    std::vector<std::uint8_t> payload;
+    boost::system::error_code error;
+    co_await asio::async_read(channel_->socket, asio::buffer(length),
+                              asio::redirect_error(use_awaitable, error));
+    if (!error) {
+      payload.resize(worker::payload_length(length));
+      co_await asio::async_read(channel_->socket, asio::buffer(payload),
+                                asio::redirect_error(use_awaitable, error));
+    }
+    if (deadline.passed()) throw Stalled(fmt::format("no sign of life for {:.0f} s", patience.count()));
+    if (error) co_return std::nullopt;
+    co_return worker::decode_worker_message(payload);
+  }
+
+  awaitable<WorkerEnd> end(std::chrono::duration<double> patience) override {
+    const auto deadline = Clock::now() + std::chrono::duration_cast<Clock::duration>(patience);
+    bool killed = false;
+    while (!reap()) {
+      if (!killed && Clock::now() >= deadline) {
+        kill();
+        killed = true;
+      }
+      co_await pause(kPollEvery);
+    }
+    const auto grace = Clock::now() + kOutputGrace;
+    while (!output_->at_end && Clock::now() < grace) co_await pause(std::chrono::milliseconds(2));
+    co_return killed ? WorkerEnd{sweeps::FailureClass::worker_lost, "did not end by itself and was killed"}
+                     : describe();
+  }
+
+  void kill() override {
+    if (!reap()) ::kill(-pid_, SIGKILL);
+  }
+
+  bool alive() override { return !reap(); }
+
+  std::int64_t pid() const override { return pid_; }
+
+ private:
+  /// Our end of the conversation. Outlives the worker object while something is being written.
+  struct Channel {
+    explicit Channel(asio::io_context& context) : socket(context) {}
+    Socket socket;
+    std::deque<std::vector<std::uint8_t>> frames;
+  };
+
+  static awaitable<void> write(std::shared_ptr<Channel> channel, worker::OrchestratorMessage message) {
+    auto& frames = channel->frames;
+    frames.push_back(worker::encode(message));
+    if (frames.size() > 1) co_return;  // whoever is writing goes on with it
+    while (!frames.empty()) {
+      boost::system::error_code error;
+      co_await asio::async_write(channel->socket, asio::buffer(frames.front()),
+                                 asio::redirect_error(use_awaitable, error));
+      frames.pop_front();
+      if (error) {
+        frames.clear();
+        throw boost::system::system_error(error);
+      }
+    }
+  }
+
+  /// The read end of the worker's output. Outlives the worker object until its coroutine has noticed.
+  struct Output {
+    explicit Output(asio::io_context& context) : pipe(context) {}
+    asio::posix::stream_descriptor pipe;
+    WorkerProcess* owner = nullptr;
+    bool at_end = false;
+  };
+
+  static awaitable<void> pump(std::shared_ptr<Output> output) {
+    std::array<char, 4096> buffer;
+    boost::system::error_code error;
+    while (true) {
+      const auto size = co_await output->pipe.async_read_some(asio::buffer(buffer),
+                                                              asio::redirect_error(use_awaitable, error));
+      if (error) break;
+      if (output->owner && output->owner->on_output) output->owner->on_output({buffer.data(), size});
+    }
+    output->at_end = true;
+  }
+
+  awaitable<void> pause(Clock::duration duration) {
+    timer_.expires_after(duration);
+    co_await timer_.async_wait(use_awaitable);
+  }
+
+  bool reap() {
+    if (status_) return true;
+    int status = 0;
+    if (::waitpid(pid_, &status, WNOHANG) != pid_) return false;
+    status_ = status;
+    return true;
+  }
+
+  WorkerEnd describe() const {
+    using sweeps::FailureClass;
+    if (WIFSIGNALED(*status_)) {
+      const int signal = WTERMSIG(*status_);
+      const std::string message = fmt::format("signal {} ({})", signal, ::strsignal(signal));
+      if (signal != SIGKILL) return {FailureClass::crash, message};
+      if (num_oom_kills() > oom_kills_)
+        return {FailureClass::oom_host, message + ", the machine ran out of memory"};
+      return {FailureClass::worker_lost, message};
+    }
+    const int code = WEXITSTATUS(*status_);
+    return {code == 0 ? FailureClass::worker_lost : FailureClass::crash, fmt::format("exit code {}", code)};
+  }
+
+  std::shared_ptr<Channel> channel_;
+  asio::steady_timer timer_;
+  std::shared_ptr<Output> output_;
+  std::int64_t oom_kills_;
+  pid_t pid_ = -1;
+  std::optional<int> status_;
+};
+
+}  // namespace
+
+fs::path find_worker_program() {
+  if (const char* named = std::getenv("TUNEONCE_WORKER")) {
+    if (::access(named, X_OK) == 0) return named;
+    throw ExitError(kEnvironment, fmt::format("TUNEONCE_WORKER={}: {}", named, std::strerror(errno)));
+  }
+  const auto folder = fs::read_symlink("/proc/self/exe").parent_path();
+  const std::array places = {folder / "tuneonce-worker",
+                             folder.parent_path() / "libexec/tuneonce/tuneonce-worker"};
+  for (const auto& place : places)
+    if (::access(place.c_str(), X_OK) == 0) return place;
+  throw ExitError(kEnvironment,
+                  fmt::format("tuneonce-worker: not found, neither {} nor {}; build it, or name it in "
+                              "TUNEONCE_WORKER",
+                              places[0].string(), places[1].string()));
+}
+
+ProcessLauncher::ProcessLauncher(asio::io_context& context, fs::path program)
+    : context_(context), program_(std::move(program)) {}
+
+std::unique_ptr<Worker> ProcessLauncher::start(const DeviceSlot& slot) {
+  return std::make_unique<WorkerProcess>(context_, program_, slot);
+}
+
+std::string ProcessLauncher::host() const { return host_name(); }
+
+}  // namespace orchestrator

@@ -1,0 +1,27 @@
+#pragma once
+
+#include <filesystem>
+
+#include "orchestrator/launcher.h"
+
+namespace orchestrator {
+
+/// The program to start: $TUNEONCE_WORKER, else tuneonce-worker beside this program, else in
+/// ../libexec/tuneonce. Throws ExitError{kEnvironment} naming the places looked at.
+std::filesystem::path find_worker_program();
+
+/// Workers as child processes: one socket on descriptor 3, output through a pipe, a process group of their
+/// own that dies with this program (parent-death signal) and is killed when the worker object goes.
+class ProcessLauncher : public Launcher {
+ public:
+  ProcessLauncher(asio::io_context& context, std::filesystem::path program);
+  std::unique_ptr<Worker> start(const DeviceSlot& slot) override;
+  std::string host() const override;
+  std::string program() const override { return program_.string(); }
+
+ private:
+  asio::io_context& context_;
+  std::filesystem::path program_;
+};
+
+}  // namespace orchestrator
