@@ -25,6 +25,11 @@ struct Buffer {
   at::Tensor value;
 };
 
+/// How several slots are worked on. together: one call for all (batched products, what CUDA wants).
+/// one_by_one: each slot runs through the kernels of K = 1, which keeps its activations in cache and its bits
+/// those of a solo run (what a CPU wants). automatic: by device.
+enum class SlotOrder { automatic, together, one_by_one };
+
 struct ModelOptions {
   RunShape run;
   RunShape proxy;
@@ -34,10 +39,11 @@ struct ModelOptions {
   bool bfloat16 = false;        // activations and matrix products; master weights stay float32
   bool balance_by_bias = true;  // DeepSeek-V3 style: the bias picks experts, the gates do not see it
   double balance_rate = 1e-3;
+  SlotOrder slot_order = SlotOrder::automatic;
 };
 
 /// K models of one shape that train together. Slot k never sees slot j: on a CPU its numbers are, bit for
-/// bit, those of a model with K = 1.
+/// bit, those of a model with K = 1 (unless slots run together).
 class Model {
  public:
   virtual ~Model() = default;
