@@ -11,7 +11,7 @@
 namespace sweeps {
 namespace {
 
-constexpr int kDriftExtensions = 4;
+constexpr int kDriftRound = 2;  // runs that an undecided drift check asks for at a time
 
 bool has_ended(TrialState state) { return state != TrialState::waiting && state != TrialState::running; }
 bool is_complete(const TrialResult& trial) { return trial.state == TrialState::complete && trial.loss; }
@@ -256,18 +256,30 @@ TargetAnalysis Analyst::target(const TargetSpec& spec) {
   return result;
 }
 
+/// For each point of a drift design that gave no loss one halfway to the transferred point, where it is
+/// safer: a design of seven cannot spare one.
+std::vector<LogPoint> replacements(const std::vector<TrialResult>& trials) {
+  const auto& centre = trials.front().spec.base;
+  std::vector<LogPoint> points;
+  if (!is_complete(trials.front())) return points;  // nothing nearby is safe
+  for (const auto& trial : trials)
+    if (!is_complete(trial))
+      points.push_back({(std::log2(trial.spec.base.lr) + std::log2(centre.lr)) / 2,
+                        (std::log2(trial.spec.base.wd) + std::log2(centre.wd)) / 2});
+  return points;
+}
+
 void Analyst::drift(TargetAnalysis& target) {
   for (const auto& spec : plan_target(study_, target.spec, *out_.optimum))
     if (spec.role != TrialRole::check) target.around.push_back(ledger_.look_up(spec));
-  for (int round = 0;; ++round) {
+  for (;;) {
     target.drift.reset();
     if (!all_ended(target.around)) return;
-    target.drift = judge(target, kDriftExtensions - round);
-    const auto& report = *target.drift;
-    const bool open = report.verdict == Verdict::not_bracketed || report.verdict == Verdict::inconclusive;
-    if (!open || round == kDriftExtensions || !report.fit) return;
-    const auto points = to_log_points(extension_points(*report.fit, fit_points(target.around)));
-    if (static_cast<int>(target.around.size() + points.size()) > study_.drift.max_trials) return;
+    const int room = study_.drift.max_trials - static_cast<int>(target.around.size());
+    target.drift = judge(target, room / kDriftRound);
+    auto points = to_log_points(target.drift->next);
+    if (target.drift->verdict == Verdict::unusable) points = replacements(target.around);
+    if (points.empty() || static_cast<int>(points.size()) > room) return;
     const auto specs = plan_drift_extension(study_, target.spec, *out_.optimum, points);
     if (!append_new(target.around, ledger_.look_up(specs))) return;
   }

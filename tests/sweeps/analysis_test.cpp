@@ -258,6 +258,17 @@ TEST_CASE("a target that diverges at the transferred point is no verdict", "[swe
   CHECK(mentions(analysis.notes, "8e2a: diverged at the transferred point"));
 }
 
+TEST_CASE("a point of the drift design that diverges is replaced by one nearer the transferred point",
+          "[sweeps][analysis]") {
+  const auto analysis = synthetic::run(without_scan(), {.diverges_at = -7.1});
+  const auto& target = analysis.targets[1];
+  CHECK(target.around.size() > 7);
+  REQUIRE(target.drift);
+  CHECK(target.drift->num_points >= 7);
+  CHECK(target.drift->verdict == Verdict::pass);
+  CHECK(analysis.exit_code == 0);
+}
+
 TEST_CASE("a drift design of which all fail is unusable, not a crash", "[sweeps][analysis]") {
   const auto analysis = synthetic::run(
       without_scan(), {.fails = [](const TrialSpec& spec) { return spec.target == "8e2a1s"; }});
