@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <stdexcept>
 
 #include <fmt/format.h>
 #include <Eigen/LU>
 #include <boost/math/distributions/fisher_f.hpp>
 
+#include "sweeps/next_points.h"
 #include "sweeps/profile_region.h"
 
 // fit-and-drift 4: definitions 4.1, the target's fit 4.2, the decision 4.3.
@@ -21,10 +21,6 @@ constexpr double kDriftP = 0.01;
 constexpr int kFewestWithoutPrior = 8;  // runs for a two-dimensional fit of its own
 constexpr double kWidened = 4;          // the prior's sd with fewer runs than that
 constexpr int kMostRuns = 999;          // "still needed": beyond this the number means nothing
-
-std::string count(int n, const std::string& noun) {
-  return fmt::format("{} {}{}", n, noun, n == 1 ? "" : "s");
-}
 
 /// Standard error of one coefficient, k's spread included.
 double standard_error(const Optimum& fit, int index, double SkewSurface::*coefficient) {
@@ -142,7 +138,36 @@ int more_runs(const DriftReport& report, double f, double f_needed) {
   return static_cast<int>(std::clamp(more, 1.0, static_cast<double>(kMostRuns)));
 }
 
-void decide(DriftReport& report, const Optimum& fit, const DriftOptions& options, double f) {
+/// Outside an open edge first; a bracketed optimum is placed more closely.
+std::vector<NewPoint> what_next(const Optimum& fit, const std::vector<FitPoint>& points, double x, double y,
+                                const DriftOptions& options) {
+  if (auto outside = extension_points(fit, points); !outside.empty()) return outside;
+  return next_points(fit, points,
+                     {.kappa = options.fit.kappa, .prior = options.fit.prior, .anchor_x = x, .anchor_y = y});
+}
+
+/// Runs that diverged leave the design too small: each is asked for again at its mirror image on the side of
+/// small learning rates, an octave further down where that is taken.
+std::vector<NewPoint> mirrored(const std::vector<FitPoint>& points, double x) {
+  std::vector<NewPoint> taken, added;
+  for (const FitPoint& point : points) taken.push_back({point.x, point.y});
+  const double lowest = lowest_loss(points);
+  for (const FitPoint& point : points) {
+    if (!has_diverged(point, lowest)) continue;
+    NewPoint mirror{x - std::abs(point.x - x), point.y};
+    const auto near_mirror = [&](const NewPoint& other) {
+      return std::hypot(other.x - mirror.x, other.y - mirror.y) < 0.1;
+    };
+    while (std::ranges::any_of(taken, near_mirror)) mirror.x -= 1;
+    taken.push_back(mirror);
+    added.push_back(mirror);
+  }
+  return added;
+}
+
+void decide(DriftReport& report, const Optimum& fit, const std::vector<FitPoint>& points, double x, double y,
+            const DriftOptions& options) {
+  const double f = gradient_f(gradient_at(fit, x, y));
   const boost::math::fisher_f f_distribution(2, fit.df);
   report.gradient_p = cdf(complement(f_distribution, f));
   if (report.regret_upper <= report.tolerance) {
@@ -159,7 +184,8 @@ void decide(DriftReport& report, const Optimum& fit, const DriftOptions& options
     if (!fit.bracketed()) report.reason += "; at least, the optimum is not bracketed";
     return;
   }
-  if (!fit.bracketed() && options.extensions_left <= 0) {
+  if (options.extensions_left > 0) report.next = what_next(fit, points, x, y, options);
+  if (!fit.bracketed() && report.next.empty()) {
     report.verdict = Verdict::not_bracketed;
     report.reason = "the target's optimum still lies on the edge of its trials";
     return;
@@ -175,7 +201,7 @@ std::optional<std::string> why_unusable(const DriftReport& report, int num_point
   if (2 * report.num_diverged > num_points)
     return fmt::format("{} of {} runs diverged", report.num_diverged, num_points);
   if (report.num_points < kFewestRuns)
-    return fmt::format("{} finished; at least {} are needed", count(report.num_points, "run"), kFewestRuns);
+    return fmt::format("{} of the runs finished; at least {} are needed", report.num_points, kFewestRuns);
   return std::nullopt;
 }
 
@@ -190,10 +216,13 @@ std::optional<std::string> why_unusable(const FitResult& result, double toleranc
   return std::nullopt;
 }
 
+/// Enough runs were made, and it was divergence that left too few.
+bool asks_for_mirrors(const DriftReport& report, int num_points, const DriftOptions& options) {
+  return options.extensions_left > 0 && num_points >= kFewestRuns && 2 * report.num_diverged <= num_points;
+}
+
 void count_runs(DriftReport& report, const std::vector<FitPoint>& points) {
-  double lowest = INFINITY;
-  for (const FitPoint& point : points)
-    if (!point.diverged && std::isfinite(point.loss)) lowest = std::min(lowest, point.loss);
+  const double lowest = lowest_loss(points);
   for (const FitPoint& point : points)
     ++(has_diverged(point, lowest) ? report.num_diverged : report.num_points);
 }
@@ -210,17 +239,22 @@ ShapePrior shape_prior(const Optimum& proxy) {
 }
 
 DriftReport judge_drift(const std::vector<FitPoint>& points, double x, double y, const Optimum& proxy,
-                        const DriftOptions& options) {
+                        const DriftOptions& given) {
+  DriftOptions options = given;
+  if (!options.fit.prior) options.fit.prior = shape_prior(proxy);
   DriftReport report;
   report.tolerance = options.tolerance;
   count_runs(report, points);
   if (const auto why = why_unusable(report, static_cast<int>(points.size()))) {
     report.reason = *why;
+    if (asks_for_mirrors(report, static_cast<int>(points.size()), options)) {
+      report.verdict = Verdict::inconclusive;
+      report.next = mirrored(points, x);
+      report.more_runs = static_cast<int>(report.next.size());
+    }
     return report;
   }
-  FitOptions fit_options = options.fit;
-  if (!fit_options.prior) fit_options.prior = shape_prior(proxy);
-  const FitResult result = fit_target(points, fit_options, report.prior_conflict);
+  const FitResult result = fit_target(points, options.fit, report.prior_conflict);
   if (const auto* fit = std::get_if<Optimum>(&result)) report.sigma = fit->sigma;
   if (const auto why = why_unusable(result, options.tolerance)) {
     report.reason = *why;
@@ -233,52 +267,8 @@ DriftReport judge_drift(const std::vector<FitPoint>& points, double x, double y,
   report.location_equivalent = location_equivalent(fit, x, y, options);
   report.curvature_bound = fit.hx > 0 ? std::sqrt(2 * options.tolerance / fit.hx) : INFINITY;
   report.fit = fit;
-  decide(report, fit, options, gradient_f(gradient));
+  decide(report, fit, points, x, y, options);
   return report;
-}
-
-std::string drift_table_header() {
-  return fmt::format("{:<16} {:<9} {:<21} {:<21} {:<7} {:<19} {:<8} {}", "target", "runs(div)",
-                     "dLR oct [95%]", "dWD oct [95%]", "dtau", "regret nats [<=95%]", "P(R<eps)", "verdict");
-}
-
-std::string describe(const DriftReport& report, const std::string& target) {
-  const std::string runs = fmt::format("{} ({})", report.num_points, report.num_diverged);
-  std::string verdict = fmt::format("{} ({})", name(report.verdict), report.reason);
-  if (report.more_runs > 0) verdict += fmt::format("; about {} more", count(report.more_runs, "run"));
-  if (report.prior_conflict) verdict += "; curvature unlike the proxy's, which was not used";
-  if (!report.fit)
-    return fmt::format("{:<16} {:<9} {:<21} {:<21} {:<7} {:<19} {:<8} {}", target, runs, "-", "-", "-", "-",
-                       "-", verdict);
-  const auto shift = [](const Estimate& e) {
-    return fmt::format("{:+.2f} [{:+.2f},{:+.2f}]", e.value, e.ci.lo, e.ci.hi);
-  };
-  return fmt::format("{:<16} {:<9} {:<21} {:<21} {:<7} {:<19} {:<8.3f} {}", target, runs, shift(report.lr),
-                     shift(report.wd), fmt::format("{:+.2f}", report.tau.value),
-                     fmt::format("{:.4f} [<={:.4f}]", report.regret, report.regret_upper),
-                     report.probability_within, verdict);
-}
-
-std::string_view name(Verdict verdict) {
-  switch (verdict) {
-    case Verdict::pass: return "PASS";
-    case Verdict::drift: return "DRIFT";
-    case Verdict::not_bracketed: return "NOT BRACKETED";
-    case Verdict::inconclusive: return "INCONCLUSIVE";
-    case Verdict::unusable: return "UNUSABLE";
-  }
-  throw std::logic_error("name: unknown Verdict");
-}
-
-int exit_code(Verdict verdict) {
-  switch (verdict) {
-    case Verdict::pass: return 0;
-    case Verdict::drift: return 3;
-    case Verdict::not_bracketed:
-    case Verdict::inconclusive:
-    case Verdict::unusable: return 4;
-  }
-  throw std::logic_error("exit_code: unknown Verdict");
 }
 
 }  // namespace sweeps

@@ -43,6 +43,7 @@ struct DriftReport {
   double lr_factor = 1, wd_factor = 1;  // correction, when DRIFT
   bool prior_conflict = false;          // posterior curvature > 2 sd from the prior; refitted without it
   std::optional<Optimum> fit;
+  std::vector<NewPoint> next;  // the runs that would tell most, when undecided and extensions are left
 };
 
 /// What a target's fit may take from the proxy's: curvatures, skew, noise; never location or level.

@@ -40,9 +40,7 @@ struct Trials {
 
 std::optional<Trials> sort_trials(const std::vector<FitPoint>& points) {
   Trials trials;
-  double lowest = INFINITY;
-  for (const FitPoint& point : points)
-    if (!point.diverged && std::isfinite(point.loss)) lowest = std::min(lowest, point.loss);
+  const double lowest = lowest_loss(points);
   for (const FitPoint& point : points) {
     if (!has_diverged(point, lowest)) {
       trials.finished.push_back(point);
@@ -476,6 +474,13 @@ RankDeficient explain_rank(const Trials& trials, const SkewDesign& design) {
 
 bool has_diverged(const FitPoint& point, double lowest_loss) {
   return point.diverged || !std::isfinite(point.loss) || point.loss > lowest_loss + kDivergedAbove;
+}
+
+double lowest_loss(const std::vector<FitPoint>& points) {
+  double lowest = INFINITY;
+  for (const FitPoint& point : points)
+    if (!point.diverged && std::isfinite(point.loss)) lowest = std::min(lowest, point.loss);
+  return lowest;
 }
 
 double ShapePrior::hx_sd() const { return 0.5 * std::max(hx, 0.0) + 0.002; }

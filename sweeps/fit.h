@@ -28,6 +28,8 @@ struct FitPoint {
 /// Whether the fit leaves the point out as diverged: it says so, is not finite, or lies more than one nat
 /// above the best finite loss.
 bool has_diverged(const FitPoint& point, double lowest_loss);
+/// Of the points that did not diverge; infinite when there are none.
+double lowest_loss(const std::vector<FitPoint>& points);
 
 /// Shape of another fit as a prior (a target's fit uses the proxy's): pseudo-rows of weight sigma/sd with
 /// sd 0.5 hx + 0.002, 0.35 sqrt(hx hy) + 0.002, 0.6 hy + 0.002. Location and level stay free.

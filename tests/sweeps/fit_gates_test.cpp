@@ -18,9 +18,7 @@ constexpr int kReplicates = 100;
 /// The usual alternative: an unweighted quadratic in LR and WD with a cross term.
 double least_squares_lr(const std::vector<FitPoint>& points) {
   SkewDesign design;
-  double lowest = INFINITY;
-  for (const auto& point : points)
-    if (!point.diverged) lowest = std::min(lowest, point.loss);
+  const double lowest = lowest_loss(points);
   std::vector<FitPoint> finished;
   for (const auto& point : points)
     if (!has_diverged(point, lowest)) finished.push_back(point);
