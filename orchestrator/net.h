@@ -15,4 +15,6 @@ namespace orchestrator {
 namespace asio = boost::asio;
 using boost::asio::awaitable;
 using boost::asio::use_awaitable;
+
+// g++ 12 destroys an aggregate that is made inside a co_await expression twice: give messages a name first.
 }  // namespace orchestrator

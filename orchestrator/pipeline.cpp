@@ -146,7 +146,8 @@ awaitable<int> Run::work() {
 
 /// Bad data ends the command here, before anything is written.
 awaitable<void> Run::inspect() {
-  const auto answer = co_await scheduler_->ask(inspect_question(study_));
+  worker::OrchestratorMessage question = inspect_question(study_);
+  const auto answer = co_await scheduler_->ask(std::move(question));
   const auto* inspected = std::get_if<worker::Inspected>(&answer);
   if (!inspected) throw ExitError(kEnvironment, "the worker did not answer the question about the data");
   study_.data.fingerprint = inspected->fingerprint;
@@ -281,7 +282,8 @@ void print_plan(const sweeps::Study& study, const NominalPlan& plan, const std::
 }
 
 awaitable<void> make_plan(sweeps::Study& study, Scheduler& scheduler, bool measure, int num_workers) {
-  const auto answer = co_await scheduler.ask(inspect_question(study));
+  worker::OrchestratorMessage data_question = inspect_question(study);
+  const auto answer = co_await scheduler.ask(std::move(data_question));
   study.data.fingerprint = std::get<worker::Inspected>(answer).fingerprint;
   const auto plan = nominal_plan(study);
   std::vector<StepTime> times;
@@ -290,7 +292,8 @@ awaitable<void> make_plan(sweeps::Study& study, Scheduler& scheduler, bool measu
     const bool known =
         std::any_of(times.begin(), times.end(), [&](const auto& time) { return time.run == spec.run; });
     if (!measure || known) continue;
-    const auto measured = co_await scheduler.ask(worker::Measure{.spec = spec});
+    worker::OrchestratorMessage question = worker::Measure{.spec = spec};
+    const auto measured = co_await scheduler.ask(std::move(question));
     times.push_back({part.what, spec.run, std::get<worker::Measured>(measured)});
   }
   print_plan(study, plan, times, num_workers);

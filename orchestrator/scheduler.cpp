@@ -131,7 +131,8 @@ awaitable<void> Scheduler::close() {
   for (auto& slot : slots_) {
     if (!slot.worker || !slot.worker->alive()) continue;
     try {
-      co_await slot.worker->send(worker::Drain{});
+      worker::OrchestratorMessage drain = worker::Drain{};
+      co_await slot.worker->send(std::move(drain));
     } catch (const boost::system::system_error&) {
       // It is gone already; end() below sees that.
     }
@@ -257,7 +258,7 @@ worker::Assign Scheduler::start_batch(Slot& slot, std::vector<db::WaitingTrial> 
 }
 
 awaitable<void> Scheduler::train(Slot& slot, std::vector<db::WaitingTrial> batch) {
-  worker::Assign assign = start_batch(slot, std::move(batch));
+  worker::OrchestratorMessage assign = start_batch(slot, std::move(batch));
   std::optional<sweeps::Failed> lost;
   try {
     co_await slot.worker->send(std::move(assign));
