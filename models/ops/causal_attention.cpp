@@ -26,9 +26,9 @@ using torch::autograd::variable_list;
 constexpr std::int64_t kQueries = 64;
 
 /// out [T, S] = x turned by its position, times scale; sign -1 turns back.
-TUNEONCE_MULTIVERSION
-void rotate_head(std::int64_t T, std::int64_t P, const float* x, std::int64_t x_stride, const float* cos,
-                 const float* sin, float sign, float scale, float* out, std::int64_t out_stride) {
+TUNEONCE_INLINE void rotate_rows(std::int64_t T, std::int64_t P, const float* x, std::int64_t x_stride,
+                                 const float* cos, const float* sin, float sign, float scale, float* out,
+                                 std::int64_t out_stride) {
   for (std::int64_t t = 0; t < T; ++t, x += x_stride, out += out_stride, cos += P, sin += P) {
 #pragma omp simd
     for (std::int64_t i = 0; i < P; ++i) {
@@ -36,6 +36,19 @@ void rotate_head(std::int64_t T, std::int64_t P, const float* x, std::int64_t x_
       out[i] = scale * (a * cos[i] - sign * b * sin[i]);
       out[P + i] = scale * (b * cos[i] + sign * a * sin[i]);
     }
+  }
+}
+
+/// The usual head sizes as constants: a row is then a handful of instructions without a loop.
+TUNEONCE_MULTIVERSION
+void rotate_head(std::int64_t T, std::int64_t P, const float* x, std::int64_t x_stride, const float* cos,
+                 const float* sin, float sign, float scale, float* out, std::int64_t out_stride) {
+  switch (P) {
+    case 8: return rotate_rows(T, 8, x, x_stride, cos, sin, sign, scale, out, out_stride);
+    case 16: return rotate_rows(T, 16, x, x_stride, cos, sin, sign, scale, out, out_stride);
+    case 32: return rotate_rows(T, 32, x, x_stride, cos, sin, sign, scale, out, out_stride);
+    case 64: return rotate_rows(T, 64, x, x_stride, cos, sin, sign, scale, out, out_stride);
+    default: return rotate_rows(T, P, x, x_stride, cos, sin, sign, scale, out, out_stride);
   }
 }
 

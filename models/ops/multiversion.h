@@ -8,3 +8,9 @@
 #else
 #define TUNEONCE_MULTIVERSION
 #endif
+
+#if defined(__GNUC__)
+#define TUNEONCE_INLINE inline __attribute__((always_inline))
+#else
+#define TUNEONCE_INLINE inline
+#endif

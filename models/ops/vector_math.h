@@ -3,11 +3,13 @@
 #include <bit>
 #include <cstdint>
 
+#include "models/ops/multiversion.h"
+
 namespace models::ops {
 
 /// e^x within 2 units in the last place for x in [-87, 88]; below and above as at the end of that range. NaN
 /// stays NaN. Branch-free, so that loops over it become vector code.
-inline float fast_exp(float x) {
+TUNEONCE_INLINE float fast_exp(float x) {
   x = x < -87.0f ? -87.0f : x;
   x = x > 88.0f ? 88.0f : x;
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
