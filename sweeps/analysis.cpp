@@ -136,8 +136,8 @@ class Analyst {
   Hyperparameters optimum(const Optimum& fit) const;
   TargetAnalysis target(const TargetSpec& spec);
   void drift(TargetAnalysis& target);
-  DriftOptions drift_options(const TargetAnalysis& target, int extensions_left) const;
-  DriftReport judge(const TargetAnalysis& target, int extensions_left) const;
+  DriftOptions drift_options(const TargetAnalysis& target, int runs_left) const;
+  DriftReport judge(const TargetAnalysis& target, int runs_left) const;
 
   void conclude();
   void note_scan_edge();
@@ -256,47 +256,36 @@ TargetAnalysis Analyst::target(const TargetSpec& spec) {
   return result;
 }
 
-/// For each point of a drift design that gave no loss one halfway to the transferred point, where it is
-/// safer: a design of seven cannot spare one.
-std::vector<LogPoint> replacements(const std::vector<TrialResult>& trials) {
-  const auto& centre = trials.front().spec.base;
-  std::vector<LogPoint> points;
-  if (!is_complete(trials.front())) return points;  // nothing nearby is safe
-  for (const auto& trial : trials)
-    if (!is_complete(trial))
-      points.push_back({(std::log2(trial.spec.base.lr) + std::log2(centre.lr)) / 2,
-                        (std::log2(trial.spec.base.wd) + std::log2(centre.wd)) / 2});
-  return points;
-}
-
+/// The seven points first; while the verdict is open, the points that the judge asks for, up to the cap.
 void Analyst::drift(TargetAnalysis& target) {
   for (const auto& spec : plan_target(study_, target.spec, *out_.optimum))
     if (spec.role != TrialRole::check) target.around.push_back(ledger_.look_up(spec));
   for (;;) {
     target.drift.reset();
     if (!all_ended(target.around)) return;
-    const int room = study_.drift.max_trials - static_cast<int>(target.around.size());
-    target.drift = judge(target, room / kDriftRound);
+    const auto left = study_.drift.max_trials - static_cast<int>(target.around.size());
+    target.drift = judge(target, left);
     auto points = to_log_points(target.drift->next);
-    if (target.drift->verdict == Verdict::unusable) points = replacements(target.around);
-    if (points.empty() || static_cast<int>(points.size()) > room) return;
+    points.resize(std::min(points.size(), static_cast<std::size_t>(std::max(left, 0))));
     const auto specs = plan_drift_extension(study_, target.spec, *out_.optimum, points);
-    if (!append_new(target.around, ledger_.look_up(specs))) return;
+    if (!append_new(target.around, ledger_.look_up(specs))) break;
   }
+  // Nothing more can be added: a verdict that counts on more runs is not one.
+  if (!target.drift->next.empty()) target.drift = judge(target, 0);
 }
 
-DriftOptions Analyst::drift_options(const TargetAnalysis& target, int extensions_left) const {
+DriftOptions Analyst::drift_options(const TargetAnalysis& target, int runs_left) const {
   DriftOptions options;
   options.tolerance = target.tolerance.value_or(tolerance(loss_scale(target.around)));
   options.lr_shift = study_.drift.lr_shift;
   options.wd_shift = study_.drift.wd_shift;
-  options.extensions_left = extensions_left;
+  options.extensions_left = runs_left;
   options.fit = fit_options(study_, "fit/" + target.spec.name);
   options.fit.regret_tolerance = options.tolerance;
   return options;
 }
 
-DriftReport Analyst::judge(const TargetAnalysis& target, int extensions_left) const {
+DriftReport Analyst::judge(const TargetAnalysis& target, int runs_left) const {
   if (!lowest(target.around)) {
     DriftReport report;
     report.reason = "no trial of the drift design finished";
@@ -308,7 +297,7 @@ DriftReport Analyst::judge(const TargetAnalysis& target, int extensions_left) co
   }
   // The point itself, not the fit's unrounded estimate: it is what was trained.
   return judge_drift(fit_points(target.around), std::log2(out_.optimum->lr), std::log2(out_.optimum->wd),
-                     std::get<Optimum>(*out_.fit), drift_options(target, extensions_left));
+                     std::get<Optimum>(*out_.fit), drift_options(target, runs_left));
 }
 
 void Analyst::conclude() {

@@ -53,9 +53,9 @@ struct Analysis {
 };
 
 /// Looks every planned trial up in `results` by key and takes each decision that they allow: best init std,
-/// fit and up to [search] extensions on an edge, optimum, transfer, drift with up to 4 extensions (points
-/// beyond an edge, or in place of points that diverged or failed). REQUIRES: study.data.fingerprint is filled
-/// in. Throws std::invalid_argument where the rule refuses.
+/// fit and up to [search] extensions on an edge, optimum, transfer, drift with further runs up to [drift]
+/// max_trials while its verdict is open.
+/// REQUIRES: study.data.fingerprint is filled in. Throws std::invalid_argument where the rule refuses.
 Analysis analyse(const Study& study, const std::vector<TrialResult>& results);
 
 /// Results as the fit sees them: rule coordinates, diverged kept as barriers, failed left out.
