@@ -1,0 +1,147 @@
+#include "sweeps/study_shapes.h"
+
+#include <algorithm>
+#include <cctype>
+#include <cmath>
+#include <stdexcept>
+
+#include <fmt/format.h>
+
+#include "sweeps/transfer.h"
+
+namespace sweeps {
+namespace {
+
+/// Runs a check of another room and gives its message the place of the first key that it mentions.
+template <class Check>
+void placed(const Section& section, std::initializer_list<std::string_view> keys, const std::string& who,
+            Check check) {
+  try {
+    check();
+  } catch (const std::invalid_argument& error) {
+    const std::string_view what = error.what();
+    for (const auto key : keys)
+      if (section.has(key) && what.find(key) != std::string_view::npos)
+        section.fail_at(section.where(key), fmt::format("{}: {}", who, what));
+    for (const auto key : keys)
+      if (section.has(key)) section.fail_at(section.where(key), fmt::format("{}: {}", who, what));
+    section.fail_at(section.where(""), fmt::format("{}: {}", who, what));
+  }
+}
+
+/// A hidden width given as a multiple of the model's width.
+std::int64_t hidden_width(const Section& section, std::string_view key, double expansion,
+                          std::int64_t width) {
+  const double exact = expansion * static_cast<double>(width);
+  const double whole = std::round(exact);
+  if (whole < 1 || std::abs(exact - whole) > 1e-6 * whole)
+    section.fail(key,
+                 fmt::format("expansion {} times width {} is {:.6g}, not a whole number of at least 1; {} "
+                             "would give {}",
+                             expansion, width, exact, std::max(1.0, whole) / static_cast<double>(width),
+                             std::max(1.0, whole)));
+  return static_cast<std::int64_t>(whole);
+}
+
+std::string target_name(const Section& section, const Study& study) {
+  section.require("name", "write for example name = \"8e2a\"");
+  const std::string name = section.text("name", "");
+  const auto plain = [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_' || c == '.';
+  };
+  if (name.empty() || !std::all_of(name.begin(), name.end(), plain))
+    section.fail("name", fmt::format("\"{}\" must be letters, digits, '-', '_' or '.', at least one", name));
+  if (name == "proxy" || name == "scan")
+    section.fail("name", fmt::format("\"{}\" is what the proxy's own trials are called; take another", name));
+  for (const auto& other : study.targets)
+    if (other.name == name)
+      section.fail("name", fmt::format("\"{}\" is the name of another target too; names must differ", name));
+  return name;
+}
+
+void read_target_shape(const Section& section, const Study& study, TargetSpec& target) {
+  auto& shape = target.run.shape;
+  const std::string who = fmt::format("target \"{}\"", target.name);
+  const double proxy_expansion =
+      static_cast<double>(study.proxy.shape.ffn_width) / static_cast<double>(study.proxy.shape.width);
+  shape.width = section.whole("width", shape.width, at_least(1));
+  shape.depth = section.whole("depth", shape.depth, at_least(1));
+  shape.head_size = section.whole("head_size", shape.head_size, at_least(1));
+  if (section.has("moe")) {
+    section.refuse("expansion", "the target is a MoE; expert_width is the hidden width of one expert");
+    placed(section, {"moe"}, who, [&] {
+      const auto code = models::parse_moe_code(section.text("moe", ""));
+      shape.num_experts = code.num_experts;
+      shape.num_active = code.num_active;
+      shape.num_groups = code.num_groups;
+      shape.num_shared = code.num_shared;
+    });
+    shape.expert_width = section.has("expert_width")
+                             ? section.whole("expert_width", 0, at_least(1))
+                             : hidden_width(section, "width", proxy_expansion, shape.width);
+    shape.ffn_width = 0;
+  } else {
+    section.refuse("expert_width", "the target is dense; add moe = \"8e2a\", or give expansion");
+    shape.ffn_width = hidden_width(section, "expansion",
+                                   section.number("expansion", proxy_expansion, kPositive), shape.width);
+  }
+  placed(section, {"head_size", "groups", "active", "moe", "width", "depth"}, who,
+         [&] { models::validate(shape); });
+}
+
+TargetSpec read_target(const Setting& setting, std::size_t index, const Section& root, const Study& study) {
+  const Section section(root.file(), fmt::format("[[target]] {}", index + 1), setting,
+                        {"name", "moe", "width", "depth", "head_size", "expansion", "expert_width", "batch",
+                         "steps", "drift", "baseline"});
+  TargetSpec target;
+  target.name = target_name(section, study);
+  target.run = study.proxy;
+  target.run.steps = section.whole("steps", target.run.steps, at_least(1));
+  target.run.batch = section.whole("batch", target.run.batch, at_least(1));
+  target.drift = section.flag("drift", target.drift);
+  target.baseline = section.flag("baseline", target.baseline);
+  if (section.has("baseline") && study.rule.rule == models::Parameterization::sp)
+    section.refuse("baseline", "under rule \"sp\" the target is its own baseline");
+  read_target_shape(section, study, target);
+  // Refused now, before anything is trained: a beta that the rule would push past 1 or below 0.
+  placed(section, {"steps", "batch"}, fmt::format("target \"{}\"", target.name),
+         [&] { transfer(target.name, target.run, study.proxy, study.base, study.rule); });
+  return target;
+}
+
+}  // namespace
+
+void read_model(const Section& root, Study& study) {
+  root.require("model", "write [model] with the dense proxy's width, depth, head_size and context");
+  const Section section = root.table("model", {"family", "width", "depth", "head_size", "expansion",
+                                               "context", "vocab", "moe", "expert_width"});
+  section.choice("family", "language_model", {"language_model"}, {"diffusion_model", "command"});
+  for (const auto key : {"moe", "expert_width"})
+    section.refuse(key, "the proxy is dense; experts belong in a [[target]]");
+  auto& shape = study.proxy.shape;
+  shape.width = section.whole("width", shape.width, at_least(1));
+  shape.depth = section.whole("depth", shape.depth, at_least(1));
+  shape.head_size = section.whole("head_size", shape.head_size, at_least(1));
+  shape.context = section.whole("context", shape.context, at_least(1));
+  shape.ffn_width =
+      hidden_width(section, "expansion", section.number("expansion", 1, kPositive), shape.width);
+  if (study.data.source == DataSource::tokens) {
+    section.require("vocab", "token files do not say how many ids there are; GPT-2's are 50257");
+    shape.vocab = section.whole("vocab", 0, at_least(2));
+  } else {
+    shape.vocab = study.data.source == DataSource::text ? 256 : 128;
+    section.refuse("vocab", fmt::format("source \"{}\" has {} tokens", name(study.data.source), shape.vocab));
+  }
+  placed(section, {"head_size", "width", "depth", "context"}, "[model]", [&] { models::validate(shape); });
+}
+
+void read_targets(const Section& root, Study& study) {
+  const auto* setting = root.find("target");
+  if (!setting) return;
+  const auto* list = std::get_if<SettingList>(&setting->value);
+  if (!list) root.fail("target", "targets are a list; write [[target]] with two brackets");
+  for (std::size_t i = 0; i < list->size(); ++i)
+    study.targets.push_back(read_target((*list)[i], i, root, study));
+}
+
+}  // namespace sweeps

@@ -1,0 +1,15 @@
+#pragma once
+
+#include "sweeps/settings.h"
+#include "sweeps/study.h"
+
+namespace sweeps {
+
+/// [model]: the shape of the dense proxy. REQUIRES: study.data.source is read (it may fix the vocabulary).
+void read_model(const Section& root, Study& study);
+
+/// [[target]]: shapes to transfer to, the proxy's where they do not say otherwise; refused where the rule
+/// refuses them. REQUIRES: everything about the proxy and the rule is read.
+void read_targets(const Section& root, Study& study);
+
+}  // namespace sweeps

@@ -1,0 +1,17 @@
+#pragma once
+
+#include "sweeps/settings.h"
+#include "sweeps/study.h"
+
+namespace sweeps {
+
+/// [search]: how the sweep's points are chosen.
+void read_search(const Section& root, SearchSpec& search);
+
+/// [space]: the values of LR, WD and initial std. REQUIRES: [search] and [train] are read.
+void read_space(const Section& root, Study& study);
+
+/// Refuses a sweep of more points than [search] max_trials.
+void check_sweep_size(const Section& root, const Study& study);
+
+}  // namespace sweeps
