@@ -3,8 +3,8 @@
 // driver can take turns with another program (dense_step.py).
 //
 //   bench_dense_step [MOE_CODE [EXPERT_WIDTH]]     d=128 L=4 T=128 B=8 V=256, dense without a code
+#include <array>
 #include <chrono>
-#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
@@ -13,14 +13,15 @@
 #include <string>
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 
 #include "models/model.h"
-#include "models/ops/multiversion.h"
+#include "worker/device.h"
+#include "worker/optimizer.h"
 
 namespace {
 
 constexpr std::int64_t kBatch = 8;
+constexpr double kInitStd = 0.0884;
 
 models::ModelShape shape_from(int argc, char** argv) {
   models::ModelShape shape;  // the defaults are the dense proxy
@@ -34,22 +35,6 @@ models::ModelShape shape_from(int argc, char** argv) {
   return shape;
 }
 
-struct Moments {
-  at::Tensor m, v;
-};
-
-/// PyTorch's AdamW in one pass.
-TUNEONCE_MULTIVERSION
-void adamw(float* p, float* m, float* v, const float* g, std::int64_t n, float lr, float wd, float step1,
-           float inverse2) {
-  constexpr float beta1 = 0.9f, beta2 = 0.95f, eps = 1e-8f;
-  for (std::int64_t i = 0; i < n; ++i) {
-    m[i] += (g[i] - m[i]) * (1 - beta1);
-    v[i] = v[i] * beta2 + g[i] * g[i] * (1 - beta2);
-    p[i] = p[i] * (1 - lr * wd) - step1 * m[i] / (std::sqrt(v[i]) * inverse2 + eps);
-  }
-}
-
 class Trainer {
  public:
   explicit Trainer(const models::ModelShape& shape) {
@@ -57,41 +42,34 @@ class Trainer {
     options.run = {.shape = shape, .batch = kBatch, .steps = 1000};
     options.proxy = {.shape = {}, .batch = kBatch, .steps = 1000};
     model_ = models::make_model(options);
-    model_->initialise(0, 1, 0.0884);
-    for (const auto& parameter : model_->parameters())
-      moments_.push_back({at::zeros_like(parameter.value), at::zeros_like(parameter.value)});
+    model_->initialise(0, 1, kInitStd);
+    optimizer_ =
+        std::make_unique<worker::AdamW>(model_->parameters(), options.run, options.proxy, options.rule);
+    optimizer_->reset(0,
+                      {.lr = 1e-3, .wd = 0.1, .init_std = kInitStd, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8},
+                      /*clip=*/0);
     tokens_ = at::randint(shape.vocab, {1, kBatch, shape.context + 1}, at::kLong);
   }
 
   double step() {
     const at::Tensor loss = model_->loss(tokens_);
     loss.backward();
-    ++steps_;
-    const double inverse1 = 1 / (1 - std::pow(0.9, steps_)),
-                 inverse2 = 1 / std::sqrt(1 - std::pow(0.95, steps_));
-    constexpr double lr = 1e-3;
-    for (std::size_t i = 0; i < moments_.size(); ++i) {
-      at::Tensor& value = model_->parameters()[i].value;
-      adamw(value.mutable_data_ptr<float>(), moments_[i].m.mutable_data_ptr<float>(),
-            moments_[i].v.mutable_data_ptr<float>(), value.grad().const_data_ptr<float>(), value.numel(),
-            static_cast<float>(lr), 0.1f, static_cast<float>(lr * inverse1), static_cast<float>(inverse2));
-      value.mutable_grad().reset();
-    }
+    optimizer_->step(loss.detach(), std::array{1.0}, {true});
+    optimizer_->clear_gradients();
     model_->update_balance({true});
     return loss.item<double>();
   }
 
  private:
   std::unique_ptr<models::Model> model_;
-  std::vector<Moments> moments_;
+  std::unique_ptr<worker::AdamW> optimizer_;
   at::Tensor tokens_;
-  int steps_ = 0;
 };
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  at::set_num_threads(1);
+  worker::use_one_thread();
   Trainer trainer(shape_from(argc, argv));
   std::int64_t steps = 0;
   while (std::cin >> steps) {
