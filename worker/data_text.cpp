@@ -87,10 +87,13 @@ class TextSource : public WindowSource {
     facts_.description = "text, " + std::to_string(files.size()) +
                          (files.size() == 1 ? " file, " : " files, ") + std::to_string(parts_.num_documents) +
                          " documents";
+    if (parts_.num_documents < 2) {
+      throw UserError(spec.path +
+                      ": the text is one document, so none can be held out; separate its documents by "
+                      "blank lines");
+    }
     set_tokens(as_bytes(parts_.train), as_bytes(parts_.holdout), needs, spec.path,
-               "raise data.holdout, lower train.eval.tokens, or separate the documents by blank lines (there "
-               "are " +
-                   std::to_string(parts_.num_documents) + ")");
+               "raise data.holdout or lower train.eval.tokens");
   }
 
  private:

@@ -6,6 +6,7 @@
 
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <fstream>
 #include <iostream>
 #include <iterator>
@@ -31,13 +32,14 @@ constexpr int kDone = 0, kTrialFailed = 1, kBadInput = 2, kNoDevice = 6;
 constexpr const char* kUsage =
     "tuneonce-worker: trains trials for tuneonce.\n"
     "\n"
-    "  tuneonce-worker [--device D]                       serve the orchestrator on descriptor 3\n"
-    "  tuneonce-worker --trial FILE [--checkpoint FILE]   train one trial, print its events as JSON lines\n"
-    "  tuneonce-worker --inspect FILE                     check data: {data, context, vocab, eval_tokens}\n"
+    "  tuneonce-worker [--device D]                      serve the orchestrator on descriptor 3\n"
+    "  tuneonce-worker --trial FILE [--checkpoint FILE]  train one trial, print its events as JSON lines\n"
+    "  tuneonce-worker --inspect FILE                    check data: {data, context, vocab, eval_tokens}\n"
     "  tuneonce-worker --version\n"
     "\n"
     "  --device D    cpu (default) or cuda:N\n"
-    "  FILE          JSON; - reads standard input. A trial is what `tuneonce results --json` shows as spec.\n"
+    "  FILE          JSON; - reads standard input\n"
+    "  --checkpoint-seconds S   between checkpoints, default 30\n"
     "\n"
     "Exit: 0 done, 1 the trial diverged or failed, 2 bad input, 6 no such device.\n";
 
@@ -46,9 +48,18 @@ struct Arguments {
   std::string trial;
   std::string inspect;
   std::string checkpoint;
+  double checkpoint_seconds = 30;
   bool version = false;
   bool help = false;
 };
+
+double number(const std::string& text) {
+  char* end = nullptr;
+  const double value = std::strtod(text.c_str(), &end);
+  if (text.empty() || *end != '\0' || !(value >= 0))
+    throw worker::UserError("not a number of seconds: " + text);
+  return value;
+}
 
 /// Throws UserError.
 Arguments parse(const std::vector<std::string_view>& words) {
@@ -58,20 +69,24 @@ Arguments parse(const std::vector<std::string_view>& words) {
       if (i + 1 == words.size()) throw worker::UserError(std::string(words[i]) + " needs a value");
       return std::string(words[++i]);
     };
-    if (words[i] == "--device")
+    const std::string_view word = words[i];
+    if (word == "--device") {
       arguments.device = value();
-    else if (words[i] == "--trial")
+    } else if (word == "--trial") {
       arguments.trial = value();
-    else if (words[i] == "--inspect")
+    } else if (word == "--inspect") {
       arguments.inspect = value();
-    else if (words[i] == "--checkpoint")
+    } else if (word == "--checkpoint") {
       arguments.checkpoint = value();
-    else if (words[i] == "--version")
+    } else if (word == "--checkpoint-seconds") {
+      arguments.checkpoint_seconds = number(value());
+    } else if (word == "--version") {
       arguments.version = true;
-    else if (words[i] == "--help" || words[i] == "-h")
+    } else if (word == "--help" || word == "-h") {
       arguments.help = true;
-    else
-      throw worker::UserError("unknown argument \"" + std::string(words[i]) + "\"; see --help");
+    } else {
+      throw worker::UserError("unknown argument \"" + std::string(word) + "\"; see --help");
+    }
   }
   return arguments;
 }
@@ -97,7 +112,7 @@ int run_trial(const Arguments& arguments, const worker::Device& device) {
   assignment.spec = worker::spec_from_json(read_json(arguments.trial));
   assignment.trial = sweeps::trial_key(assignment.spec);
   assignment.checkpoint = arguments.checkpoint;
-  assignment.checkpoint_seconds = arguments.checkpoint.empty() ? 0 : 30;
+  assignment.checkpoint_seconds = arguments.checkpoint_seconds;
   int exit_code = kDone;
   const auto emit = [&](const worker::WorkerMessage& message) {
     print_line(to_json(message));

@@ -15,6 +15,8 @@ namespace {
 // As torch's clip_grad_norm_: the norm is never divided by exactly zero.
 constexpr double kClipEps = 1e-6;
 
+constexpr std::int64_t kCoefficients = 7;  // of one slot for one tensor
+
 /// Sum of squares. The order of the additions is fixed by the code, not by the vector width, so every machine
 /// and every slot gives the same bits.
 TUNEONCE_MULTIVERSION
@@ -32,24 +34,6 @@ double sum_of_squares(const float* values, std::int64_t count) {
   }
   for (; i < count; ++i) total += static_cast<double>(values[i]) * values[i];
   return total;
-}
-
-struct KernelValues {
-  float gradient_scale, decay, one_minus_beta1, beta2, one_minus_beta2, step_size, root_scale, eps;
-};
-
-/// One pass over weight, gradient and moments of one tensor of one slot.
-TUNEONCE_MULTIVERSION
-void adamw_kernel(float* __restrict weight, const float* __restrict gradient, float* __restrict first,
-                  float* __restrict second, std::int64_t count, const KernelValues c) {
-  for (std::int64_t i = 0; i < count; ++i) {
-    const float g = gradient[i] * c.gradient_scale;
-    const float m = first[i] + c.one_minus_beta1 * (g - first[i]);
-    const float v = c.beta2 * second[i] + c.one_minus_beta2 * g * g;
-    weight[i] = c.decay * weight[i] - c.step_size * (m / (std::sqrt(v) * c.root_scale + c.eps));
-    first[i] = m;
-    second[i] = v;
-  }
 }
 
 const at::Tensor& gradient_of(const models::Parameter& parameter) {
@@ -96,23 +80,41 @@ AdamW::Coefficients AdamW::coefficients(const Slot& slot, std::size_t parameter,
   const GroupValues& values = slot.values[parameter];
   const auto t = static_cast<double>(slot.updates + 1);
   const double lr = values.lr * schedule;
-  return {.decay = 1 - values.wd * (independent_decay_ ? schedule : lr),
-          .beta1 = values.beta1,
-          .beta2 = values.beta2,
-          .step_size = lr / (1 - std::pow(values.beta1, t)),
-          .root_scale = 1 / std::sqrt(1 - std::pow(values.beta2, t)),
-          .eps = values.eps};
+  const auto narrow = [](double value) { return static_cast<float>(value); };
+  return {.decay = narrow(1 - values.wd * (independent_decay_ ? schedule : lr)),
+          .one_minus_beta1 = narrow(1 - values.beta1),
+          .beta2 = narrow(values.beta2),
+          .one_minus_beta2 = narrow(1 - values.beta2),
+          .step_size = narrow(lr / (1 - std::pow(values.beta1, t))),
+          .root_scale = narrow(1 / std::sqrt(1 - std::pow(values.beta2, t))),
+          .eps = narrow(values.eps)};
+}
+
+/// One pass over weight, gradient and moments of one tensor of one slot.
+TUNEONCE_MULTIVERSION
+void AdamW::kernel(float* __restrict weight, const float* __restrict gradient, float* __restrict first,
+                   float* __restrict second, std::int64_t count, float gradient_scale,
+                   const Coefficients& coefficients) {
+  const Coefficients c = coefficients;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const float g = gradient[i] * gradient_scale;
+    const float m = first[i] + c.one_minus_beta1 * (g - first[i]);
+    const float v = c.beta2 * second[i] + c.one_minus_beta2 * g * g;
+    weight[i] = c.decay * weight[i] - c.step_size * (m / (std::sqrt(v) * c.root_scale + c.eps));
+    first[i] = m;
+    second[i] = v;
+  }
 }
 
 at::Tensor AdamW::step(const at::Tensor& losses_K, std::span<const double> schedule,
                        const std::vector<bool>& active) {
-  const at::NoGradGuard no_grad;
   return parameters_.at(0).value.is_cpu() ? step_cpu(losses_K, schedule, active)
                                           : step_composed(losses_K, schedule, active);
 }
 
 at::Tensor AdamW::step_cpu(const at::Tensor& losses_K, std::span<const double> schedule,
                            const std::vector<bool>& active) {
+  const at::NoGradGuard no_grad;
   const at::Tensor losses = losses_K.to(at::kDouble).contiguous();
   std::vector<at::Tensor> gradients;
   for (const auto& parameter : parameters_) gradients.push_back(gradient_of(parameter).contiguous());
@@ -134,52 +136,49 @@ at::Tensor AdamW::step_cpu(const at::Tensor& losses_K, std::span<const double> s
       const Coefficients c = coefficients(slot, i, schedule[k]);
       const std::int64_t count = gradients[i].numel() / gradients[i].size(0);
       const std::int64_t offset = static_cast<std::int64_t>(k) * count;
-      adamw_kernel(
-          parameters_[i].value.mutable_data_ptr<float>() + offset,
-          gradients[i].const_data_ptr<float>() + offset, first_[i].mutable_data_ptr<float>() + offset,
-          second_[i].mutable_data_ptr<float>() + offset, count,
-          {scale, static_cast<float>(c.decay), static_cast<float>(1 - c.beta1), static_cast<float>(c.beta2),
-           static_cast<float>(1 - c.beta2), static_cast<float>(c.step_size), static_cast<float>(c.root_scale),
-           static_cast<float>(c.eps)});
+      kernel(parameters_[i].value.mutable_data_ptr<float>() + offset,
+             gradients[i].const_data_ptr<float>() + offset, first_[i].mutable_data_ptr<float>() + offset,
+             second_[i].mutable_data_ptr<float>() + offset, count, scale, c);
     }
     ++slot.updates;
   }
   return norms_K;
 }
 
-/// The same arithmetic in tensor operations, for devices; whether a slot moves is decided there, so nothing
-/// waits for the host.
+/// Rows: whether the slot is active, its clipping norm, then seven coefficients per parameter; [2 + 7 P, K].
+at::Tensor AdamW::coefficient_table(std::span<const double> schedule, const std::vector<bool>& active) const {
+  at::Tensor table = at::zeros({2 + kCoefficients * static_cast<std::int64_t>(parameters_.size()),
+                                static_cast<std::int64_t>(slots_.size())},
+                               at::kFloat);
+  auto cell = table.accessor<float, 2>();
+  for (std::size_t k = 0; k < slots_.size(); ++k) {
+    if (!active[k]) continue;
+    const auto column = static_cast<std::int64_t>(k);
+    cell[0][column] = 1;
+    cell[1][column] = static_cast<float>(slots_[k].clip);
+    std::int64_t row = 2;
+    for (std::size_t i = 0; i < parameters_.size(); ++i) {
+      const Coefficients c = coefficients(slots_[k], i, schedule[k]);
+      for (const float value :
+           {c.decay, c.one_minus_beta1, c.beta2, c.one_minus_beta2, c.step_size, c.root_scale, c.eps}) {
+        cell[row++][column] = value;
+      }
+    }
+  }
+  return table;
+}
+
 at::Tensor AdamW::step_composed(const at::Tensor& losses_K, std::span<const double> schedule,
                                 const std::vector<bool>& active) {
+  const at::NoGradGuard no_grad;
   const auto num_slots = static_cast<std::int64_t>(slots_.size());
-  const auto device = losses_K.device();
   at::Tensor squares_K = at::zeros({num_slots}, losses_K.options().dtype(at::kDouble));
   for (const auto& parameter : parameters_) {
     squares_K += gradient_of(parameter).reshape({num_slots, -1}).square().sum(1, false, at::kDouble);
   }
   const at::Tensor norms_K = squares_K.sqrt();
 
-  // Rows: active, clip, then six coefficients per parameter; one copy to the device.
-  const auto num_parameters = static_cast<std::int64_t>(parameters_.size());
-  at::Tensor table = at::empty({2 + 6 * num_parameters, num_slots}, at::kFloat);
-  auto cell = table.accessor<float, 2>();
-  for (std::int64_t k = 0; k < num_slots; ++k) {
-    Slot& slot = slots_[static_cast<std::size_t>(k)];
-    const bool moves = active[static_cast<std::size_t>(k)];
-    cell[0][k] = moves ? 1.0f : 0.0f;
-    cell[1][k] = static_cast<float>(slot.clip);
-    for (std::int64_t i = 0; i < num_parameters; ++i) {
-      const Coefficients c = slot.values.empty() ? Coefficients{}
-                                                 : coefficients(slot, static_cast<std::size_t>(i),
-                                                                schedule[static_cast<std::size_t>(k)]);
-      const double row[6] = {c.decay, c.beta1, c.beta2, c.step_size, c.root_scale, c.eps};
-      for (std::int64_t j = 0; j < 6; ++j) cell[2 + 6 * i + j][k] = static_cast<float>(row[j]);
-    }
-    // A slot that turns out not to be finite is ended by the caller, so its count no longer matters.
-    if (moves) ++slot.updates;
-  }
-  table = table.to(device);
-
+  const at::Tensor table = coefficient_table(schedule, active).to(losses_K.device());
   const at::Tensor moves_K = (table[0] > 0) & norms_K.isfinite() & losses_K.isfinite();
   const at::Tensor wanted_K = (table[1] / (norms_K + kClipEps)).to(at::kFloat).clamp_max(1);
   const at::Tensor scale_K = at::where(table[1] > 0, wanted_K, at::ones_like(wanted_K));
@@ -187,16 +186,20 @@ at::Tensor AdamW::step_composed(const at::Tensor& losses_K, std::span<const doub
     at::Tensor& weight = parameters_[i].value;
     std::vector<std::int64_t> axes(static_cast<std::size_t>(weight.dim()), 1);
     axes[0] = num_slots;
-    const auto c = [&](std::int64_t j) { return table[2 + 6 * static_cast<std::int64_t>(i) + j].view(axes); };
+    const auto c = [&](std::int64_t j) {
+      return table[2 + kCoefficients * static_cast<std::int64_t>(i) + j].view(axes);
+    };
     const at::Tensor moves = moves_K.view(axes);
     const at::Tensor gradient = gradient_of(parameters_[i]) * scale_K.view(axes);
-    const at::Tensor first = first_[i] + (1 - c(1)) * (gradient - first_[i]);
-    const at::Tensor second = c(2) * second_[i] + (1 - c(2)) * gradient.square();
-    const at::Tensor next = c(0) * weight - c(3) * (first / (second.sqrt() * c(4) + c(5)));
+    const at::Tensor first = first_[i] + c(1) * (gradient - first_[i]);
+    const at::Tensor second = c(2) * second_[i] + c(3) * gradient.square();
+    const at::Tensor next = c(0) * weight - c(4) * (first / (second.sqrt() * c(5) + c(6)));
     weight.copy_(at::where(moves, next, weight));
     first_[i].copy_(at::where(moves, first, first_[i]));
     second_[i].copy_(at::where(moves, second, second_[i]));
   }
+  // A slot that was active but not finite is ended by the caller, so its count no longer matters.
+  for (std::size_t k = 0; k < slots_.size(); ++k) slots_[k].updates += active[k];
   return norms_K;
 }
 

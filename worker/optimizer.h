@@ -29,6 +29,11 @@ class AdamW {
   at::Tensor step(const at::Tensor& losses_K, std::span<const double> schedule,
                   const std::vector<bool>& active);
 
+  /// The same update in tensor operations, as it runs on a device: what to leave alone is decided there, so
+  /// nothing waits for the host.
+  at::Tensor step_composed(const at::Tensor& losses_K, std::span<const double> schedule,
+                           const std::vector<bool>& active);
+
   /// Forgets the gradients.
   void clear_gradients();
 
@@ -54,20 +59,22 @@ class AdamW {
     double clip = 0;
     std::int64_t updates = 0;
   };
-  /// GroupValues with schedule, bias correction and decay worked in.
+  /// GroupValues with schedule, bias correction and decay worked in, as the arithmetic takes them.
   struct Coefficients {
-    double decay = 1;  // theta *= decay
-    double beta1 = 0;
-    double beta2 = 0;
-    double step_size = 0;   // lr / (1 - beta1^t)
-    double root_scale = 0;  // 1 / sqrt(1 - beta2^t)
-    double eps = 0;
+    float decay = 1;  // theta *= decay
+    float one_minus_beta1 = 1;
+    float beta2 = 0;
+    float one_minus_beta2 = 1;
+    float step_size = 0;   // lr / (1 - beta1^t)
+    float root_scale = 0;  // 1 / sqrt(1 - beta2^t)
+    float eps = 0;
   };
   Coefficients coefficients(const Slot& slot, std::size_t parameter, double schedule) const;
+  static void kernel(float* weight, const float* gradient, float* first, float* second, std::int64_t count,
+                     float gradient_scale, const Coefficients& c);
+  at::Tensor coefficient_table(std::span<const double> schedule, const std::vector<bool>& active) const;
   at::Tensor step_cpu(const at::Tensor& losses_K, std::span<const double> schedule,
                       const std::vector<bool>& active);
-  at::Tensor step_composed(const at::Tensor& losses_K, std::span<const double> schedule,
-                           const std::vector<bool>& active);
 
   std::vector<models::Parameter>& parameters_;
   std::vector<models::GroupScaling> scaling_;  // one per parameter

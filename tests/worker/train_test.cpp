@@ -1,0 +1,316 @@
+#include "worker/train.h"
+
+#include <cmath>
+#include <fstream>
+#include <functional>
+
+#include "tests/support/catch.h"
+#include "tests/worker/temporary_folder.h"
+#include "tests/worker/tiny_trial.h"
+#include "worker/curve.h"
+
+using namespace worker;
+using sweeps::Failed;
+using sweeps::FailureClass;
+using sweeps::Finished;
+
+namespace {
+
+/// Trains on the CPU; `ask(n)` fills in what the orchestrator wants at the n-th poll.
+Messages train(
+    const std::vector<Assignment>& assignments,
+    const std::function<void(int, StopRequests&)>& ask = [](int, StopRequests&) {}) {
+  Messages messages;
+  StopRequests requests;
+  int polls = 0;
+  train_stack(
+      assignments, Device{}, [&](const WorkerMessage& message) { messages.all.push_back(message); },
+      [&]() -> const StopRequests& {
+        ask(polls++, requests);
+        return requests;
+      });
+  return messages;
+}
+
+sweeps::Outcome outcome(const Messages& messages, const Assignment& assignment) {
+  const auto ends = messages.of<Ended>(assignment.trial);
+  REQUIRE(ends.size() == 1);
+  CHECK(ends[0].attempt == assignment.attempt);
+  CHECK(std::get_if<Ended>(&messages.all.back()) != nullptr);
+  return ends[0].outcome;
+}
+
+Finished finished(const Messages& messages, const Assignment& assignment) {
+  const auto end = outcome(messages, assignment);
+  if (const auto* failed = std::get_if<Failed>(&end)) FAIL(failed->message);
+  REQUIRE(std::holds_alternative<Finished>(end));
+  return std::get<Finished>(end);
+}
+
+void check_equal_curves(const Messages& a, const Messages& b, const sweeps::TrialKey& trial) {
+  for (const char* metric : {"train_loss", "grad_norm", "eval_loss", "load_imbalance"}) {
+    INFO(metric);
+    CHECK(a.curve(trial, metric).steps == b.curve(trial, metric).steps);
+    CHECK(a.curve(trial, metric).values == b.curve(trial, metric).values);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("a trial learns, and its last evaluation is its result", "[worker][train]") {
+  for (const auto& spec : {tiny_trial(), tiny_moe_trial()}) {
+    const auto assignment = assignment_of(spec);
+    const auto messages = train({assignment});
+    const auto result = finished(messages, assignment);
+    CHECK(messages.of<Started>(assignment.trial).at(0).first_step == 0);
+    CHECK(result.steps == 40);
+    const auto eval = messages.curve(assignment.trial, "eval_loss");
+    CHECK(eval.steps == std::vector<std::int64_t>{10, 20, 30, 40});
+    CHECK(eval.values.back() == result.loss);
+    CHECK(result.loss < eval.values.front());
+    CHECK(result.loss < std::log(128.0) - 0.3);
+    REQUIRE(result.floor.has_value());
+    CHECK(result.loss > *result.floor);
+    const auto train_loss = messages.curve(assignment.trial, "train_loss");
+    CHECK(train_loss.steps.size() == 40);
+    CHECK_THAT(train_loss.values.front(), WithinAbs(std::log(128.0), 0.5));
+    CHECK(messages.curve(assignment.trial, "load_imbalance").steps.size() ==
+          (spec.run.shape.is_moe() ? 40 : 0));
+  }
+}
+
+TEST_CASE("a slot's numbers are, bit for bit, those of a trial alone", "[worker][train]") {
+  for (const auto& base : {tiny_trial(), tiny_moe_trial()}) {
+    std::vector<Assignment> stack;
+    for (int k = 0; k < 3; ++k) {
+      auto spec = base;
+      spec.base.lr = 1e-3 * std::pow(4, k);
+      spec.base.wd = 0.05 * (k + 1);
+      spec.base.init_std = 0.05 * (k + 1);
+      spec.seed = static_cast<std::uint64_t>(k / 2);
+      stack.push_back(assignment_of(spec));
+    }
+    const auto together = train(stack);
+    for (const auto& assignment : stack) {
+      const auto alone = train({assignment});
+      CHECK(finished(together, assignment).loss == finished(alone, assignment).loss);
+      check_equal_curves(together, alone, assignment.trial);
+    }
+  }
+}
+
+TEST_CASE("a slot that diverges stops alone", "[worker][train]") {
+  auto wild = tiny_trial();
+  wild.base.lr = 1e30;
+  wild.clip = 0;
+  const auto healthy = assignment_of(tiny_trial()), sick = assignment_of(wild);
+  const auto together = train({sick, healthy});
+  const auto end = outcome(together, sick);
+  REQUIRE(std::holds_alternative<sweeps::Diverged>(end));
+  CHECK(std::get<sweeps::Diverged>(end).step > 0);
+  CHECK(std::get<sweeps::Diverged>(end).step < 10);
+  for (const double value : together.curve(sick.trial, "train_loss").values) CHECK(std::isfinite(value));
+  CHECK(finished(together, healthy).loss == finished(train({healthy}), healthy).loss);
+}
+
+TEST_CASE("a trial that ends far worse than it began counts as diverged", "[worker][train]") {
+  auto spec = tiny_trial();
+  spec.base.lr = 30;
+  spec.base.wd = 0;
+  const auto assignment = assignment_of(spec);
+  CHECK(std::holds_alternative<sweeps::Diverged>(outcome(train({assignment}), assignment)));
+}
+
+TEST_CASE("a trial that was stopped and resumed equals the unbroken one, bit for bit", "[worker][train]") {
+  const TemporaryFolder folder;
+  for (const auto& spec : {tiny_trial(), tiny_moe_trial()}) {
+    const auto plain = assignment_of(spec);
+    const auto unbroken = train({plain});
+    // Polls: one per step and one per chunk of an evaluation; both places must be fit to stop in.
+    for (const int stop_at : {0, 1, 10, 11, 17, 30, 43}) {
+      auto first = plain;
+      first.checkpoint = (folder / ("c" + std::to_string(stop_at))).string();
+      const auto broken =
+          train({first}, [&](int poll, StopRequests& requests) { requests.drain = poll >= stop_at; });
+      const auto end = outcome(broken, first);
+      REQUIRE(std::holds_alternative<Failed>(end));
+      CHECK(std::get<Failed>(end).failure == FailureClass::cancelled);
+      const auto saved = broken.of<Checkpointed>(first.trial);
+      REQUIRE(saved.size() == 1);
+
+      auto second = first;
+      second.attempt = 2;
+      const auto resumed = train({second});
+      CHECK(resumed.of<Started>(second.trial).at(0).first_step == saved[0].step);
+      CHECK(finished(resumed, second).loss == finished(unbroken, plain).loss);
+      check_equal_curves(resumed, unbroken, plain.trial);
+      std::filesystem::remove(first.checkpoint);
+    }
+  }
+}
+
+TEST_CASE("slots at different steps go on side by side", "[worker][train]") {
+  const TemporaryFolder folder;
+  auto other_spec = tiny_trial();
+  other_spec.base.lr = 3e-3;
+  auto early = assignment_of(tiny_trial()), late = assignment_of(other_spec);
+  late.checkpoint = (folder / "late").string();
+  train({late}, [](int poll, StopRequests& requests) { requests.drain = poll >= 25; });
+  const auto together = train({early, late});
+  CHECK(together.of<Started>(late.trial).at(0).first_step > 15);
+  CHECK(finished(together, early).loss == finished(train({early}), early).loss);
+  late.checkpoint.clear();
+  CHECK(finished(together, late).loss == finished(train({late}), late).loss);
+}
+
+TEST_CASE("checkpoints are written while a trial runs", "[worker][train]") {
+  const TemporaryFolder folder;
+  auto assignment = assignment_of(tiny_trial());
+  assignment.checkpoint = (folder / "c").string();
+  assignment.checkpoint_seconds = 1e-9;  // after every step
+  const auto messages = train({assignment});
+  const auto saved = messages.of<Checkpointed>(assignment.trial);
+  REQUIRE(saved.size() >= 40);
+  CHECK(saved.back().file == assignment.checkpoint);
+  CHECK(saved.back().checksum.size() == 32);
+  CHECK(finished(messages, assignment).loss ==
+        finished(train({assignment_of(tiny_trial())}), assignment).loss);
+}
+
+TEST_CASE("a damaged or foreign checkpoint is ignored and the trial starts over", "[worker][train]") {
+  const TemporaryFolder folder;
+  auto assignment = assignment_of(tiny_trial());
+  const double loss = finished(train({assignment}), assignment).loss;
+  const std::string file = (folder / "c").string();
+  assignment.checkpoint = file;
+  const auto stop_at_17 = [](int poll, StopRequests& requests) { requests.drain = poll >= 17; };
+  train({assignment}, stop_at_17);
+  const std::string sound = [&] {
+    std::ifstream input(file, std::ios::binary);
+    return std::string((std::istreambuf_iterator<char>(input)), {});
+  }();
+  const auto check_starts_over = [&](const std::string& contents) {
+    folder.write("c", contents);
+    const auto messages = train({assignment});
+    CHECK(messages.of<Started>(assignment.trial).at(0).first_step == 0);
+    CHECK(finished(messages, assignment).loss == loss);
+  };
+  std::string flipped = sound;
+  flipped[sound.size() - 100] = static_cast<char>(flipped[sound.size() - 100] ^ 1);
+  check_starts_over(flipped);
+  check_starts_over(sound.substr(0, sound.size() / 2));
+  check_starts_over("");
+  check_starts_over("not a checkpoint at all");
+
+  auto other_spec = tiny_trial();
+  other_spec.base.lr = 2e-2;
+  auto other = assignment_of(other_spec);
+  other.checkpoint = file;
+  train({other}, stop_at_17);
+  check_starts_over([&] {
+    std::ifstream input(file, std::ios::binary);
+    return std::string((std::istreambuf_iterator<char>(input)), {});
+  }());
+}
+
+TEST_CASE("a checkpoint that cannot be written costs the checkpoint, not the trial", "[worker][train]") {
+  auto assignment = assignment_of(tiny_trial());
+  assignment.checkpoint = "/proc/no/such/folder/c";
+  assignment.checkpoint_seconds = 1e-9;
+  const auto messages = train({assignment});
+  finished(messages, assignment);
+  CHECK(messages.of<Checkpointed>(assignment.trial).empty());
+}
+
+TEST_CASE("cancelling one slot leaves the other alone", "[worker][train]") {
+  auto other_spec = tiny_trial();
+  other_spec.base.lr = 3e-3;
+  const auto stays = assignment_of(tiny_trial()), goes = assignment_of(other_spec);
+  const auto messages = train({goes, stays}, [&](int poll, StopRequests& requests) {
+    if (poll == 5) requests.cancelled.insert(goes.trial);
+    if (poll == 6) requests.cancelled.insert("a trial of nobody");
+  });
+  const auto end = messages.of<Ended>(goes.trial).at(0).outcome;
+  CHECK(std::get<Failed>(end).failure == FailureClass::cancelled);
+  CHECK(messages.curve(goes.trial, "train_loss").steps.size() == 5);
+  CHECK(finished(messages, stays).loss == finished(train({stays}), stays).loss);
+}
+
+TEST_CASE("the user's mistakes end a trial as user_error with their text", "[worker][train]") {
+  const auto check = [](const sweeps::TrialSpec& spec, const std::string& text) {
+    const auto assignment = assignment_of(spec);
+    const auto end = outcome(train({assignment}), assignment);
+    REQUIRE(std::holds_alternative<Failed>(end));
+    CHECK(std::get<Failed>(end).failure == FailureClass::user_error);
+    CHECK_THAT(std::get<Failed>(end).message, ContainsSubstring(text));
+  };
+  auto spec = tiny_trial();
+  spec.data.source = sweeps::DataSource::text;
+  spec.data.path = "/no/such/text";
+  spec.run.shape.vocab = spec.proxy.shape.vocab = 256;
+  check(spec, "/no/such/text does not exist");
+  spec = tiny_trial();
+  spec.run.shape.head_size = 5;
+  check(spec, "head");
+  spec = tiny_trial();
+  spec.run.steps = 1;  // 1 - beta1 would be 4
+  check(spec, "beta1");
+}
+
+TEST_CASE("running out of memory has classes of its own", "[worker][train]") {
+  CHECK(failure_of(std::bad_alloc()).failure == FailureClass::oom_host);
+  CHECK(failure_of(std::runtime_error("[enforce fail] DefaultCPUAllocator: can't allocate memory")).failure ==
+        FailureClass::oom_host);
+  CHECK(failure_of(std::runtime_error("anything else\nwith a stack")).failure == FailureClass::crash);
+  CHECK(failure_of(std::runtime_error("anything else\nwith a stack")).message == "anything else");
+  auto spec = tiny_trial();
+  spec.run.shape.width = spec.proxy.shape.width = 1 << 22;
+  spec.run.shape.ffn_width = spec.proxy.shape.ffn_width = 1 << 22;  // 64 TiB a matrix
+  const auto assignment = assignment_of(spec);
+  const auto end = outcome(train({assignment}), assignment);
+  CHECK(std::get<Failed>(end).failure == FailureClass::oom_host);
+}
+
+TEST_CASE("curves are thinned to at most 400 points that average what they stand for", "[worker][train]") {
+  CurveRecorder curve = CurveRecorder::every_step(1000);
+  for (std::int64_t step = 0; step < 1000; ++step) curve.add(step, static_cast<double>(step));
+  curve.end_point(999);
+  REQUIRE(curve.steps.size() == 334);
+  CHECK(curve.steps.front() == 2);
+  CHECK(curve.values.front() == 1);
+  CHECK(curve.steps.back() == 999);
+  CHECK(curve.values.back() == 999);
+}
+
+TEST_CASE("measuring times a step and an evaluation and trains nothing for good", "[worker][train]") {
+  const auto measured = measure(tiny_trial(), 3, Device{});
+  CHECK(measured.seconds_per_step > 0);
+  CHECK(measured.seconds_per_eval > 0);
+  auto bad = tiny_trial();
+  bad.run.shape.head_size = 5;
+  CHECK_THROWS_AS(measure(bad, 3, Device{}), std::invalid_argument);
+}
+
+TEST_CASE("the teacher's LR curve is a bowl: an octave off the best costs 0.01 nats or more",
+          "[worker][train][slow]") {
+  sweeps::TrialSpec spec;
+  spec.run.shape = {.width = 64, .depth = 2, .head_size = 32, .context = 64, .vocab = 128, .ffn_width = 64};
+  spec.run.batch = 16;
+  spec.run.steps = 600;
+  spec.proxy = spec.run;
+  spec.base = {.wd = 0.1, .init_std = 0.08};
+  spec.eval = {.tokens = 16384, .every = 1};
+  spec.seed = 1;
+  double excess[3];
+  for (int i = 0; i < 3; ++i) {
+    spec.base.lr = std::exp2(-8.5 + i);
+    const auto assignment = assignment_of(spec);
+    const auto result = finished(train({assignment}), assignment);
+    excess[i] = result.loss - *result.floor;
+  }
+  INFO(excess[0] << " " << excess[1] << " " << excess[2]);
+  CHECK(excess[1] > 0.1);  // there is still something to gain
+  CHECK(excess[1] < 0.3);
+  CHECK(excess[0] > excess[1] + 0.01);
+  CHECK(excess[2] > excess[1] + 0.01);
+}
