@@ -8,6 +8,9 @@
 #include <ATen/Dispatch.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "models/ops/fused.h"
+#include "models/ops/multiversion.h"
+
 namespace models::ops {
 namespace {
 
@@ -109,6 +112,44 @@ at::Tensor rows_by_token(const at::Tensor& rows_MD, const at::Tensor& position_M
   return rows_MD.index_select(0, position_M).view({-1, a, rows_MD.size(1)});
 }
 
+/// out[token] = sum_i weight[token, i] * rows[position of copy i]; every weight 1 where weights is null.
+TUNEONCE_MULTIVERSION
+void sum_copies(std::int64_t tokens, std::int64_t a, std::int64_t D, const float* rows, const float* weights,
+                const std::int64_t* position, float scale, float* out) {
+  for (std::int64_t token = 0; token < tokens; ++token, position += a, out += D) {
+    std::fill_n(out, D, 0.0f);
+    for (std::int64_t i = 0; i < a; ++i) {
+      const float weight = weights != nullptr ? scale * weights[token * a + i] : scale;
+      const float* row = rows + position[i] * D;
+#pragma omp simd
+      for (std::int64_t c = 0; c < D; ++c) out[c] += weight * row[c];
+    }
+  }
+}
+
+/// The gradients of sum_copies: grad_rows[position of copy i] = scale * weight * grad[token],
+/// grad_weights[token, i] = scale * <grad[token], rows[position of copy i]>.
+TUNEONCE_MULTIVERSION
+void spread_copies(std::int64_t tokens, std::int64_t a, std::int64_t D, const float* rows,
+                   const float* weights, const std::int64_t* position, float scale, const float* grad,
+                   float* grad_rows, float* grad_weights) {
+  for (std::int64_t token = 0; token < tokens; ++token, grad += D) {
+    for (std::int64_t i = 0; i < a; ++i) {
+      const std::int64_t copy = token * a + i;
+      const float weight = scale * weights[copy];
+      const float* row = rows + position[copy] * D;
+      float* grad_row = grad_rows + position[copy] * D;
+      float dot = 0;
+#pragma omp simd reduction(+ : dot)
+      for (std::int64_t c = 0; c < D; ++c) {
+        dot += grad[c] * row[c];
+        grad_row[c] = weight * grad[c];
+      }
+      grad_weights[copy] = scale * dot;
+    }
+  }
+}
+
 struct GatherRows : torch::autograd::Function<GatherRows> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x_KRD, const at::Tensor& order_M,
                             const at::Tensor& position_M) {
@@ -121,8 +162,43 @@ struct GatherRows : torch::autograd::Function<GatherRows> {
   }
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     const auto a = context->saved_data["a"].toInt(), K = context->saved_data["slots"].toInt();
-    const at::Tensor rows = rows_by_token(grads[0], context->get_saved_variables()[0], a);
+    const at::Tensor position = context->get_saved_variables()[0];
+    if (fused(grads[0])) {
+      const at::Tensor grad_rows = grads[0].contiguous();
+      const auto D = grad_rows.size(1), tokens = position.size(0) / a;
+      at::Tensor grad = at::empty({K, tokens / K, D}, grad_rows.options());
+      sum_copies(tokens, a, D, grad_rows.const_data_ptr<float>(), nullptr,
+                 position.const_data_ptr<std::int64_t>(), 1, grad.mutable_data_ptr<float>());
+      return {grad, {}, {}};
+    }
+    const at::Tensor rows = rows_by_token(grads[0], position, a);
     return {rows.sum(1).view({K, -1, grads[0].size(1)}), {}, {}};
+  }
+};
+
+struct FusedCombineRows : torch::autograd::Function<FusedCombineRows> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& rows_MD, const at::Tensor& gates_KRA,
+                            const at::Tensor& position_M, double scale) {
+    const auto K = gates_KRA.size(0), R = gates_KRA.size(1), a = gates_KRA.size(2), D = rows_MD.size(1);
+    context->save_for_backward({rows_MD, gates_KRA, position_M});
+    context->saved_data["scale"] = scale;
+    at::Tensor y = at::empty({K, R, D}, rows_MD.options());
+    sum_copies(K * R, a, D, rows_MD.const_data_ptr<float>(), gates_KRA.const_data_ptr<float>(),
+               position_M.const_data_ptr<std::int64_t>(), static_cast<float>(scale),
+               y.mutable_data_ptr<float>());
+    return y;
+  }
+  static variable_list backward(AutogradContext* context, const variable_list& grads) {
+    const auto saved = context->get_saved_variables();
+    const at::Tensor &rows_MD = saved[0], &gates_KRA = saved[1], &position_M = saved[2];
+    const at::Tensor grad = grads[0].contiguous();
+    at::Tensor grad_rows = at::empty_like(rows_MD), grad_gates = at::empty_like(gates_KRA);
+    const auto a = gates_KRA.size(2);
+    spread_copies(gates_KRA.numel() / a, a, rows_MD.size(1), rows_MD.const_data_ptr<float>(),
+                  gates_KRA.const_data_ptr<float>(), position_M.const_data_ptr<std::int64_t>(),
+                  static_cast<float>(context->saved_data["scale"].toDouble()), grad.const_data_ptr<float>(),
+                  grad_rows.mutable_data_ptr<float>(), grad_gates.mutable_data_ptr<float>());
+    return {grad_rows, grad_gates, {}, {}};
   }
 };
 
@@ -172,6 +248,8 @@ at::Tensor gather_rows(const at::Tensor& x_KRD, const Dispatch& plan) {
 
 at::Tensor combine_rows(const at::Tensor& rows_MD, const at::Tensor& gates_KRA, const Dispatch& plan,
                         double scale) {
+  if (fused(rows_MD) && fused(gates_KRA))
+    return FusedCombineRows::apply(rows_MD.contiguous(), gates_KRA.contiguous(), plan.position_M, scale);
   return CombineRows::apply(rows_MD, gates_KRA, plan.order_M, plan.position_M, scale);
 }
 

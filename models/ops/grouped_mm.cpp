@@ -3,6 +3,9 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "models/ops/fused.h"
+#include "models/ops/sgemm.h"
+
 namespace models::ops {
 namespace {
 
@@ -19,6 +22,18 @@ void for_groups(const at::Tensor& ends_G, const Work& work) {
   }
 }
 
+/// y = x * w for one group, where the operands may be stored transposed. Float32 goes straight to the BLAS:
+/// at a few rows a group an operator's own cost is as large as the product.
+void multiply(at::Tensor& y, const at::Tensor& x, Layout x_layout, const at::Tensor& w, Layout w_layout) {
+  if (!fused(x)) {
+    at::mm_out(y, x_layout == Layout::plain ? x : x.t(), w_layout == Layout::plain ? w : w.t());
+    return;
+  }
+  const auto inner = x.size(x_layout == Layout::plain ? 1 : 0);
+  sgemm(y.size(0), y.size(1), inner, {x.const_data_ptr<float>(), x.stride(0), x_layout},
+        {w.const_data_ptr<float>(), w.stride(0), w_layout}, 0, y.mutable_data_ptr<float>(), y.stride(0));
+}
+
 struct GroupLoop : torch::autograd::Function<GroupLoop> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x_MI, const at::Tensor& weight_GIO,
                             const at::Tensor& ends_G) {
@@ -27,7 +42,7 @@ struct GroupLoop : torch::autograd::Function<GroupLoop> {
     for_groups(ends_G, [&](std::int64_t g, std::int64_t start, std::int64_t rows) {
       if (rows == 0) return;
       at::Tensor y = y_MO.narrow(0, start, rows);
-      at::mm_out(y, x_MI.narrow(0, start, rows), weight_GIO.select(0, g));
+      multiply(y, x_MI.narrow(0, start, rows), Layout::plain, weight_GIO.select(0, g), Layout::plain);
     });
     return y_MO;
   }
@@ -44,8 +59,8 @@ struct GroupLoop : torch::autograd::Function<GroupLoop> {
       }
       at::Tensor dx = grad_x.narrow(0, start, rows);
       const at::Tensor dy = grad_MO.narrow(0, start, rows);
-      at::mm_out(dx, dy, weight_GIO.select(0, g).t());
-      at::mm_out(dw, x_MI.narrow(0, start, rows).t(), dy);
+      multiply(dx, dy, Layout::plain, weight_GIO.select(0, g), Layout::transposed);
+      multiply(dw, x_MI.narrow(0, start, rows), Layout::transposed, dy, Layout::plain);
     });
     return {grad_x, grad_weight, {}};
   }
