@@ -49,15 +49,17 @@ FitResult fit_target(const std::vector<FitPoint>& points, const FitOptions& opti
   FitResult result = fit_optimum(points, options);
   FitOptions loose = options;
   loose.prior->widen = kWidened;
+  loose.draws = kFewestDraws;  // coefficients are enough to compare
   const FitResult by_itself = fit_optimum(points, loose);
   const auto* fit = std::get_if<Optimum>(&result);
   const auto* loose_fit = std::get_if<Optimum>(&by_itself);
   conflict =
       fit && loose_fit && (denies(*fit, *options.prior, false) || denies(*loose_fit, *options.prior, true));
   if (!conflict) return result;
-  if (fit->num_points < kFewestWithoutPrior) return by_itself;
-  loose.nu0 = kPriorSigmaWeight,
-  loose.sigma0 = options.prior->sigma;  // seeds are as noisy, whatever the shape
+  loose.draws = options.draws;
+  if (fit->num_points < kFewestWithoutPrior) return fit_optimum(points, loose);
+  loose.nu0 = kPriorSigmaWeight;  // seeds are as noisy, whatever the shape
+  loose.sigma0 = options.prior->sigma;
   loose.prior.reset();
   return fit_optimum(points, loose);
 }

@@ -46,6 +46,8 @@ struct ShapePrior {
   double hy_sd() const;
 };
 
+inline constexpr int kFewestDraws = 100;
+
 struct FitOptions {
   double kappa = 0.10;
   std::vector<double> k_grid = {-0.3, -0.1, 0.1, 0.25, 0.4, 0.55, 0.75, 1.0};
@@ -53,9 +55,9 @@ struct FitOptions {
   double sigma_floor = 2e-4;
   double sigma0 = 0, nu0 = 0;  // replicate-seed estimate to pool with
   double shape_floor = 0.05;   // octaves, standard error
-  int draws = 3000;
-  std::uint64_t seed = 1;  // of the draws; from the study
-  std::optional<ShapePrior> prior;
+  int draws = 3000;            // at least kFewestDraws
+  std::uint64_t seed = 1;      // of the draws; from the study
+  std::optional<ShapePrior> prior = {};
   double regret_tolerance = 0.003;  // nats, for the near-optimal box
 };
 
@@ -127,6 +129,7 @@ struct RankDeficient {
 };
 using FitResult = std::variant<Optimum, TooFewTrials, RankDeficient>;
 
+/// Throws std::invalid_argument for options that make no sense (an empty k grid, too few draws).
 FitResult fit_optimum(const std::vector<FitPoint>& points, const FitOptions& options);
 
 /// Where to add trials when the optimum lies on an edge: one octave outside the flagged side at the profile

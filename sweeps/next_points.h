@@ -12,9 +12,9 @@ namespace sweeps {
 /// floor, where a trial says nothing about where the middle is.
 struct NextPointsOptions {
   int count = 2;
-  double kappa = 0.10;                // as in the fit
-  std::optional<ShapePrior> prior;    // as in the fit
-  double anchor_x = 0, anchor_y = 0;  // candidates lie on a lattice of 0.25 x 0.5 octaves about this point
+  double kappa = 0.10;                   // as in the fit
+  std::optional<ShapePrior> prior = {};  // as in the fit
+  double anchor_x = 0, anchor_y = 0;     // candidates lie on a lattice of 0.25 x 0.5 octaves about this point
 };
 
 /// At most one octave outside what has finished, never above diverged_at - 0.5. Does not depend on outcomes

@@ -115,3 +115,127 @@ TEST_CASE("a sweep with nothing finished says so", "[sweeps][fit]") {
   CHECK(std::holds_alternative<TooFewTrials>(fit_optimum({}, {})));
   CHECK(std::holds_alternative<TooFewTrials>(fit_optimum({{.x = -8, .y = -3, .diverged = true}}, {})));
 }
+
+TEST_CASE("a sweep of which all but two levels diverge says to start lower", "[sweeps][fit]") {
+  std::vector<FitPoint> points;
+  for (int u = -3; u <= 3; ++u)
+    for (int v = -1; v <= 1; ++v)
+      points.push_back({.x = u - 8.0, .y = v - 3.0, .loss = 3 + 0.01 * v * v, .diverged = u > -2});
+  const auto result = fit_optimum(points, {});
+  REQUIRE(std::holds_alternative<RankDeficient>(result));
+  CHECK_THAT(std::get<RankDeficient>(result).message, ContainsSubstring("start lower"));
+}
+
+TEST_CASE("diverged trials are barriers, not data", "[sweeps][fit]") {
+  auto points = noisy_grid("S2", 5);
+  const auto before = fitted(points);
+  points.push_back({.x = 4, .y = 0, .loss = NAN, .diverged = true});
+  points.push_back({.x = 4, .y = 1, .loss = NAN});  // not finite
+  points.push_back({.x = 5, .y = 1, .loss = 7.2});  // finite, and more than a nat above the best
+  const auto after = fitted(points);
+  CHECK(after.num_diverged == 3);
+  CHECK(after.num_points == 35);
+  CHECK(after.diverged_at == 4);
+  CHECK(after.lr.estimate == before.lr.estimate);
+  CHECK(after.sigma == before.sigma);
+}
+
+TEST_CASE("a bad seed is trimmed and noted", "[sweeps][fit]") {
+  auto points = noisy_grid("S2", 6);
+  const auto before = fitted(points);
+  points[17].loss += 0.2;
+  const auto after = fitted(points);
+  CHECK_THAT(after.lr.estimate, WithinAbs(before.lr.estimate, 0.1));
+  REQUIRE(after.notes.size() == 1);
+  CHECK_THAT(after.notes.front(), ContainsSubstring("outlier"));
+}
+
+TEST_CASE("the best run is never deleted", "[sweeps][fit]") {
+  auto points = noisy_grid("S2", 6);
+  const auto best = std::ranges::min_element(points, {}, &FitPoint::loss);
+  best->loss -= 0.02;
+  CHECK(fitted(points).best_observed.loss == best->loss);
+}
+
+TEST_CASE("seeds that differ in level only change nothing but the level", "[sweeps][fit]") {
+  auto points = exact_grid(kQuadratic, -8, -3);
+  for (std::size_t i = 0; i < points.size(); ++i)
+    if (i % 3 == 0) points[i].seed_block = 1, points[i].loss += 0.05;
+  const auto fit = fitted(points, exact_options(0));
+  CHECK_THAT(fit.lr.estimate, WithinAbs(-7.7, 1e-9));
+  CHECK_THAT(fit.wd.estimate, WithinAbs(-3.4, 1e-9));
+}
+
+TEST_CASE("noise known from seeds is pooled with the residuals", "[sweeps][fit]") {
+  const auto points = noisy_grid("S2", 7);
+  const auto alone = fitted(points);
+  FitOptions options;
+  options.sigma0 = 0.01, options.nu0 = 50;
+  const auto pooled = fitted(points, options);
+  CHECK(pooled.sigma > 2 * alone.sigma);
+  CHECK(pooled.sigma < 0.01);
+  CHECK(pooled.df > 50);
+}
+
+TEST_CASE("one weight decay level gives LR alone and says so", "[sweeps][fit]") {
+  std::vector<FitPoint> points;
+  SkewSurface surface = kQuadratic;
+  surface.k = 0.35;
+  for (int u = -3; u <= 3; ++u) points.push_back({.x = u - 8.0, .y = -3, .loss = value(surface, u - 0.3, 0)});
+  const auto fit = fitted(points, exact_options(0.35));
+  CHECK_FALSE(fit.wd_fitted);
+  CHECK_THAT(fit.lr.estimate, WithinAbs(-7.7, 1e-6));
+  CHECK(fit.wd.estimate == -3);
+  CHECK(fit.lr.bracketed);
+  CHECK_THAT(describe(fit, "proxy", 1000), ContainsSubstring("was not fitted"));
+  CHECK_THAT(evaluate(fit, fit.mean, -7.7, 5), WithinAbs(fit.best_loss, 1e-9));
+}
+
+TEST_CASE("too few trials for two dimensions still place LR, each WD level with its own height",
+          "[sweeps][fit]") {
+  std::vector<FitPoint> points;
+  for (const double u : {-2.0, 0.0, 2.0})
+    for (const double v : {0.0, 1.0})
+      points.push_back({.x = u - 8, .y = v - 3, .loss = 3 + 0.008 * u * u + 0.3 * v});
+  const auto fit = fitted(points, exact_options(0));
+  CHECK_FALSE(fit.wd_fitted);
+  CHECK_THAT(fit.lr.estimate, WithinAbs(-8, 1e-9));
+}
+
+TEST_CASE("the near-optimal box holds at its corners", "[sweeps][fit]") {
+  const auto fit = fitted(noisy_grid("S5", 8));
+  CHECK(fit.near_lr.lo < fit.lr.estimate);
+  CHECK(fit.near_lr.hi > fit.lr.estimate);
+  CHECK(fit.near_wd.hi - fit.near_wd.lo > 0.1);
+  const auto placed = surfaces::place(surfaces::benchmark("S5"), 0.3, -0.2);
+  for (const double x : {fit.near_lr.lo, fit.near_lr.hi})
+    for (const double y : {fit.near_wd.lo, fit.near_wd.hi})
+      CHECK(placed.regret(x, y) <= fit.regret_tolerance);
+}
+
+TEST_CASE("one octave costs what the surface says on either side", "[sweeps][fit]") {
+  SkewSurface surface = kQuadratic;
+  surface.k = 0.7;
+  const auto fit = fitted(exact_grid(surface, -8, -3), exact_options(0.7));
+  CHECK_THAT(fit.one_octave_low, WithinRel(0.016 * skew_term(0.7, -1), 1e-6));
+  CHECK_THAT(fit.one_octave_high, WithinRel(0.016 * skew_term(0.7, 1), 1e-6));
+}
+
+TEST_CASE("the same sweep and seed print the same text", "[sweeps][fit]") {
+  const auto text = describe(fitted(noisy_grid("S5", 3)), "proxy dense-d128", 1000);
+  CHECK(text == describe(fitted(noisy_grid("S5", 3)), "proxy dense-d128", 1000));
+  for (const char* part :
+       {"proxy dense-d128  n=", "diverged (LR>=", "sigma=", "LR*", "WD*", "tau*/steps", "best loss",
+        "near-optimal box", "1 octave LR error costs", "bracketed", "no outliers, no edge"})
+    CHECK_THAT(text, ContainsSubstring(part));
+  CHECK(text.back() != '\n');
+}
+
+TEST_CASE("options that make no sense are refused", "[sweeps][fit]") {
+  FitOptions options;
+  options.draws = 10;
+  CHECK_THROWS_AS(fit_optimum({}, options), std::invalid_argument);
+  options = {};
+  options.k_grid.clear();
+  CHECK_THROWS_AS(fit_optimum({}, options), std::invalid_argument);
+}
