@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
-#include <vector>
 
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -126,31 +124,35 @@ struct Head {
 class Scratch {
  public:
   explicit Scratch(const Head& head)
-      : q(head.T * head.S),
-        k(q.size()),
-        v(q.size()),
-        grad_q(q.size()),
-        grad_k(q.size()),
-        grad_v(q.size()),
-        scores(static_cast<std::size_t>(kQueries * head.T)),
-        grads(scores.size()),
-        delta(kQueries) {}
-  std::vector<float> q, k, v, grad_q, grad_k, grad_v;  // [T, S]
-  std::vector<float> scores, grads;                    // [kQueries, T]
-  std::vector<float> delta;
+      : memory_(at::empty({6 * aligned(head.T * head.S) + 2 * aligned(kQueries * head.T) + kQueries},
+                          at::kFloat)) {
+    float* next = memory_.mutable_data_ptr<float>();
+    for (float** matrix : {&q, &k, &v, &grad_q, &grad_k, &grad_v})
+      next = (*matrix = next) + aligned(head.T * head.S);
+    for (float** matrix : {&scores, &grads}) next = (*matrix = next) + aligned(kQueries * head.T);
+    delta = next;
+  }
+  float *q, *k, *v, *grad_q, *grad_k, *grad_v;  // [T, S]
+  float *scores, *grads;                        // [kQueries, T]
+  float* delta;                                 // [kQueries]
 
   /// q (times the softmax scale) and k turned, v copied.
   void load(const Head& head, const float* qkv) {
     const std::int64_t stride = 3 * head.D, P = head.S / 2;
-    rotate_head(head.T, P, qkv, stride, head.cos, head.sin, 1, head.scale(), q.data(), head.S);
-    rotate_head(head.T, P, qkv + head.D, stride, head.cos, head.sin, 1, 1, k.data(), head.S);
-    copy_head(head.T, head.S, qkv + 2 * head.D, stride, v.data(), head.S);
+    rotate_head(head.T, P, qkv, stride, head.cos, head.sin, 1, head.scale(), q, head.S);
+    rotate_head(head.T, P, qkv + head.D, stride, head.cos, head.sin, 1, 1, k, head.S);
+    copy_head(head.T, head.S, qkv + 2 * head.D, stride, v, head.S);
   }
   /// Scores of the queries from `first` on against all keys up to the last of them.
   void score(const Head& head, std::int64_t first, std::int64_t rows) {
-    sgemm(rows, first + rows, head.S, {q.data() + first * head.S, head.S},
-          {k.data(), head.S, Layout::transposed}, 0, scores.data(), first + rows);
+    sgemm(rows, first + rows, head.S, {q + first * head.S, head.S}, {k, head.S, Layout::transposed}, 0,
+          scores, first + rows);
   }
+
+ private:
+  /// MKL promises equal bits for equal alignment only: every matrix starts on a cache line, as tensors do.
+  static std::int64_t aligned(std::int64_t floats) { return (floats + 15) / 16 * 16; }
+  at::Tensor memory_;
 };
 
 void forward_head(const Head& head, const float* qkv, float* out, float* log_sum, Scratch& room) {
@@ -158,10 +160,10 @@ void forward_head(const Head& head, const float* qkv, float* out, float* log_sum
   for (std::int64_t first = 0; first < head.T; first += kQueries) {
     const std::int64_t rows = std::min(kQueries, head.T - first), keys = first + rows;
     room.score(head, first, rows);
-    causal_exp(rows, first, keys, room.scores.data(), log_sum + first, room.delta.data());
+    causal_exp(rows, first, keys, room.scores, log_sum + first, room.delta);
     float* out_rows = out + first * head.D;
-    sgemm(rows, head.S, keys, {room.scores.data(), keys}, {room.v.data(), head.S}, 0, out_rows, head.D);
-    scale_rows(rows, head.S, room.delta.data(), out_rows, head.D);
+    sgemm(rows, head.S, keys, {room.scores, keys}, {room.v, head.S}, 0, out_rows, head.D);
+    scale_rows(rows, head.S, room.delta, out_rows, head.D);
   }
 }
 
@@ -176,19 +178,17 @@ void backward_head(const Head& head, const float* qkv, const float* out, const f
     const float beta = first == last ? 0 : 1;
     const float* grad_rows = grad_out + first * D;
     room.score(head, first, rows);
-    sgemm(rows, keys, S, {grad_rows, D}, {room.v.data(), S, Layout::transposed}, 0, room.grads.data(), keys);
-    row_dots(rows, S, grad_rows, out + first * D, D, room.delta.data());
-    causal_backward(rows, first, keys, log_sum + first, room.delta.data(), room.scores.data(),
-                    room.grads.data());
-    sgemm(rows, S, keys, {room.grads.data(), keys}, {room.k.data(), S}, 0, room.grad_q.data() + first * S, S);
-    sgemm(keys, S, rows, {room.grads.data(), keys, Layout::transposed}, {room.q.data() + first * S, S}, beta,
-          room.grad_k.data(), S);
-    sgemm(keys, S, rows, {room.scores.data(), keys, Layout::transposed}, {grad_rows, D}, beta,
-          room.grad_v.data(), S);
+    sgemm(rows, keys, S, {grad_rows, D}, {room.v, S, Layout::transposed}, 0, room.grads, keys);
+    row_dots(rows, S, grad_rows, out + first * D, D, room.delta);
+    causal_backward(rows, first, keys, log_sum + first, room.delta, room.scores, room.grads);
+    sgemm(rows, S, keys, {room.grads, keys}, {room.k, S}, 0, room.grad_q + first * S, S);
+    sgemm(keys, S, rows, {room.grads, keys, Layout::transposed}, {room.q + first * S, S}, beta, room.grad_k,
+          S);
+    sgemm(keys, S, rows, {room.scores, keys, Layout::transposed}, {grad_rows, D}, beta, room.grad_v, S);
   }
-  rotate_head(head.T, S / 2, room.grad_q.data(), S, head.cos, head.sin, -1, head.scale(), grad_qkv, 3 * D);
-  rotate_head(head.T, S / 2, room.grad_k.data(), S, head.cos, head.sin, -1, 1, grad_qkv + D, 3 * D);
-  copy_head(head.T, S, room.grad_v.data(), S, grad_qkv + 2 * D, 3 * D);
+  rotate_head(head.T, S / 2, room.grad_q, S, head.cos, head.sin, -1, head.scale(), grad_qkv, 3 * D);
+  rotate_head(head.T, S / 2, room.grad_k, S, head.cos, head.sin, -1, 1, grad_qkv + D, 3 * D);
+  copy_head(head.T, S, room.grad_v, S, grad_qkv + 2 * D, 3 * D);
 }
 
 Head head_of(const at::Tensor& qkv, std::int64_t T, std::int64_t S, const at::Tensor& cos,

@@ -48,6 +48,7 @@ class Trainer {
     optimizer_->reset(0,
                       {.lr = 1e-3, .wd = 0.1, .init_std = kInitStd, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8},
                       /*clip=*/0);
+    at::manual_seed(1);
     tokens_ = at::randint(shape.vocab, {1, kBatch, shape.context + 1}, at::kLong);
   }
 
