@@ -58,6 +58,7 @@ class Model {
 
   /// Mean next-token loss of each slot, nats, [K] float32, with a graph unless gradients are off.
   /// tokens [K, B, T+1] int64 on the model's device: inputs are the first T, targets the last T.
+  /// Throws std::invalid_argument for another shape, or for T above the context.
   virtual at::Tensor loss(const at::Tensor& tokens_KBT) = 0;
 
   /// After an optimizer step: moves the balancing bias by the expert load of the last loss() with a graph.
