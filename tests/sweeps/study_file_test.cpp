@@ -114,7 +114,7 @@ TEST_CASE("a study is read with every default filled in", "[sweeps][study_file]"
 }
 
 TEST_CASE("a target takes from the proxy what it does not say", "[sweeps][study_file]") {
-  const auto& run = parsed(kStudy).targets[0].run;
+  const auto run = parsed(kStudy).targets[0].run;
   CHECK(run.shape.width == 128);
   CHECK(run.shape.depth == 2);
   CHECK(run.shape.head_size == 16);
