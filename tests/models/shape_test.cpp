@@ -37,7 +37,7 @@ TEST_CASE("a name code that is no code is refused with an example", "[models][sh
   }
 }
 
-TEST_CASE("more active experts than experts is refused", "[models][shape]") {
+TEST_CASE("a shape with more active experts than experts is refused", "[models][shape]") {
   CHECK_THROWS_AS(validate(moe(4, 5)), std::invalid_argument);
   CHECK_NOTHROW(validate(moe(4, 4)));
 }
