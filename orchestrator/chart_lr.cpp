@@ -16,7 +16,7 @@ using sweeps::TrialState;
 
 constexpr double kWidth = 374, kHeight = 300;
 constexpr ChartFrame::Margins kMargins{.left = 72, .right = 14, .top = 30, .bottom = 60};
-constexpr double kNearWd = 0.35;  // octaves: trials this near the optimum's WD are drawn in full
+constexpr double kSameWd = 0.3;  // octaves
 
 bool is_complete(const TrialResult* trial) {
   return trial && trial->state == TrialState::complete && trial->loss;
@@ -66,10 +66,23 @@ void draw_trial(ChartFrame& frame, const TrialResult& trial, bool near) {
                    fmt::format("{}: {:.5f}", tooltip, *trial.loss));
 }
 
+double optimum_wd(const sweeps::Optimum& fit) {
+  return fit.wd_fitted ? fit.wd.estimate : fit.best_observed.y;
+}
+double wd_distance(const TrialResult& trial, const sweeps::Optimum& fit) {
+  return std::abs(std::log2(trial.spec.base.wd) - optimum_wd(fit));
+}
+/// Octaves from the optimum's WD to the nearest one that was trained: those trials are drawn in full.
+double wd_distance(const LrChart& chart) {
+  double nearest = std::numeric_limits<double>::infinity();
+  for (const auto& trial : chart.trials) nearest = std::min(nearest, wd_distance(trial, *chart.fit));
+  return nearest;
+}
+
 void draw_fit(ChartFrame& frame, const sweeps::Optimum& fit) {
   frame.band(fit.lr.ci.lo, fit.lr.ci.hi, "ci");
   frame.vertical(fit.lr.estimate, "optimum");
-  const double wd = fit.wd_fitted ? fit.wd.estimate : fit.best_observed.y;
+  const double wd = optimum_wd(fit);
   std::vector<std::pair<double, double>> curve;
   constexpr int kSteps = 160;
   for (int i = 0; i <= kSteps; ++i) {
@@ -87,10 +100,9 @@ std::string lr_chart(const LrChart& chart, double lo, double hi) {
                    {span.lo, span.hi, "held-out loss, nats", round_ticks(span.lo, span.hi, 5)}, kMargins);
   if (chart.fit) draw_fit(frame, *chart.fit);
   if (chart.transferred_lr) frame.vertical(*chart.transferred_lr, "transferred");
-  const double wd =
-      chart.fit ? chart.fit->wd_fitted ? chart.fit->wd.estimate : chart.fit->best_observed.y : 0;
+  const double far = chart.fit ? wd_distance(chart) + kSameWd : 0;
   for (const auto& trial : chart.trials)
-    draw_trial(frame, trial, !chart.fit || std::abs(std::log2(trial.spec.base.wd) - wd) <= kNearWd);
+    draw_trial(frame, trial, !chart.fit || wd_distance(trial, *chart.fit) <= far);
   if (is_complete(chart.baseline))
     frame.svg.rect({frame.x(std::log2(chart.baseline->spec.base.lr)) - 4, frame.y(*chart.baseline->loss) - 4},
                    8, 8, "baseline", "", fmt::format("under SP: {:.5f}", *chart.baseline->loss));

@@ -102,6 +102,7 @@ std::string proxy_curves(const sweeps::Analysis& analysis, const Curves& curves)
         {"training loss of the best cell, " + who, "line best", curve(curves, best->key, "train_loss")});
     chart.lines.push_back({"its held-out loss", "line eval", curve(curves, best->key, "eval_loss"), true});
   }
+  std::erase_if(chart.lines, [](const auto& line) { return line.points.empty(); });
   return line_chart(chart);
 }
 
@@ -144,8 +145,8 @@ std::string lr_section(const sweeps::Analysis& analysis) {
       "<div class=\"row\">" + pictures + "</div>",
       "LR in rule coordinates: a target whose optimum did not move has it where the proxy has it. Curve: "
       "the fit at its optimum WD. Solid line and band: fitted optimum and its 95 % interval. Dashed line "
-      "and ring: the transferred point. Square: the same shape under SP. Filled points lie near the "
-      "optimum WD, faint ones elsewhere; ↑ above the picture, × diverged.");
+      "and ring: the transferred point. Square: the same shape under SP. Filled points lie at the "
+      "WD nearest the optimum, faint ones elsewhere; ↑ above the picture, × diverged.");
 }
 
 std::string scan_section(const sweeps::Study& study, const sweeps::Analysis& analysis) {

@@ -327,3 +327,23 @@ TEST_CASE("markup in a label is text", "[orchestrator][svg]") {
   CHECK_THAT(svg.str(),
              ContainsSubstring("a&lt;b") && ContainsSubstring("x&lt;y") && ContainsSubstring("p&amp;q"));
 }
+
+TEST_CASE("trials at the WD nearest the optimum are drawn in full, the others faint",
+          "[orchestrator][chart]") {
+  // The optimum WD lies between two levels, far from both.
+  const auto lr = section(rendered({.log2_wd = -2.2}).html, "lr");
+  const auto proxy = lr.substr(0, lr.find("</svg>"));
+  CHECK(count(proxy, "class=\"point\"") >= 3);
+  CHECK(count(proxy, "class=\"point faint\"") >= 3);
+}
+
+TEST_CASE("a legend names no line that is not drawn", "[orchestrator][chart]") {
+  std::vector<TrialResult> results;
+  const auto analysis = synthetic::run(synthetic::study(), {}, results);
+  auto curves = curves_of(results);
+  for (auto& [key, series] : curves) series.pop_back();  // no held-out losses
+  const auto html = section(render_report(synthetic::study(), analysis, curves), "curves");
+  CHECK(html.find("held-out") == std::string::npos);
+  CHECK_THAT(section(render_report(synthetic::study(), analysis, {}), "curves"),
+             ContainsSubstring("No curve has been recorded"));
+}
