@@ -1,0 +1,289 @@
+#include "db/store.h"
+
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "db/query.h"
+#include "db/sqlite.h"
+#include "tests/db/database.h"
+#include "tests/support/catch.h"
+#include "tests/support/temporary_folder.h"
+
+using sweeps::TrialState;
+
+namespace {
+
+const db::AttemptInfo kCpu{
+    .device = "cpu", .device_name = "", .host = "here", .worker_pid = 7, .worker_build = "b", .log = "l"};
+
+sweeps::Outcome finished(double loss) {
+  return sweeps::Finished{.loss = loss, .floor = 2.5, .steps = 10, .seconds = 1};
+}
+sweeps::Outcome crashed() { return sweeps::Failed{sweeps::FailureClass::crash, "signal 11"}; }
+
+db::Trouble trouble(const std::function<void()>& work) {
+  try {
+    work();
+  } catch (const db::StoreError& error) {
+    return error.trouble;
+  }
+  FAIL("no StoreError was thrown");
+  return db::Trouble::state;
+}
+
+}  // namespace
+
+TEST_CASE("a trial goes from waiting over running to complete and keeps every digit", "[db][store]") {
+  const TemporaryFolder folder;
+  const auto spec = test::trial(-8);
+  auto store = test::store_with(folder / "a.db", {spec});
+  const auto key = sweeps::trial_key(spec);
+  CHECK(store.results().at(0).state == TrialState::waiting);
+  CHECK(store.start(key, kCpu) == 1);
+  CHECK(store.results().at(0).state == TrialState::running);
+  store.finish(key, 1, finished(1.0 / 3));
+  const auto result = store.results().at(0);
+  CHECK(result.state == TrialState::complete);
+  CHECK(result.spec == spec);
+  CHECK(result.key == key);
+  CHECK(result.loss == 1.0 / 3);
+  CHECK(result.floor == 2.5);
+  CHECK(result.steps == 10);
+  CHECK(result.attempts == 1);
+  CHECK(result.device == "cpu");
+}
+
+TEST_CASE("divergence is a state with a step and leaves no loss", "[db][store]") {
+  const TemporaryFolder folder;
+  auto store = test::store_with(folder / "a.db", {test::trial(-4)});
+  const auto key = sweeps::trial_key(test::trial(-4));
+  store.start(key, kCpu);
+  store.finish(key, 1, sweeps::Diverged{.step = 17, .seconds = 1});
+  const auto result = store.results().at(0);
+  CHECK(result.state == TrialState::diverged);
+  CHECK(result.diverged_step == 17);
+  CHECK_FALSE(result.loss);
+}
+
+TEST_CASE("a loss that is not finite is no result", "[db][store]") {
+  const TemporaryFolder folder;
+  auto store = test::store_with(folder / "a.db", {test::trial(-4)});
+  const auto key = sweeps::trial_key(test::trial(-4));
+  store.start(key, kCpu);
+  CHECK(trouble([&] { store.finish(key, 1, finished(std::nan(""))); }) == db::Trouble::state);
+  CHECK(store.results().at(0).state == TrialState::running);
+}
+
+TEST_CASE("adding a plan twice inserts nothing", "[db][store]") {
+  const TemporaryFolder folder;
+  auto store = db::Store::open(folder / "a.db", test::codec());
+  const auto id = store.put_study(test::study(), "small.toml");
+  CHECK(store.add_plan(id, {test::trial(-8), test::trial(-7)}) == 2);
+  CHECK(store.add_plan(id, {test::trial(-8), test::trial(-7)}) == 0);
+  CHECK(store.put_study(test::study(), "small.toml") == id);
+  CHECK(store.results().size() == 2);
+}
+
+TEST_CASE("waiting trials that nobody asks for any more are pruned, and wait again when somebody does",
+          "[db][store]") {
+  const TemporaryFolder folder;
+  auto store = test::store_with(folder / "a.db", {test::trial(-8), test::trial(-7)});
+  CHECK(store.add_plan(1, {test::trial(-7)}) == 0);
+  REQUIRE(store.results().size() == 1);
+  CHECK(store.results()[0].spec.base.lr == std::exp2(-7));
+  CHECK(store.add_plan(1, {test::trial(-8), test::trial(-7)}) == 0);
+  CHECK(store.waiting().size() == 2);
+}
+
+TEST_CASE("a finished trial never changes", "[db][store]") {
+  const TemporaryFolder folder;
+  const auto key = sweeps::trial_key(test::trial(-8));
+  auto store = test::store_with(folder / "a.db", {test::trial(-8)});
+  store.start(key, kCpu);
+  store.finish(key, 1, finished(2));
+  CHECK(trouble([&] { store.start(key, kCpu); }) == db::Trouble::state);
+  CHECK(trouble([&] { store.finish(key, 1, finished(1)); }) == db::Trouble::state);
+  CHECK(trouble([&] { store.finish(key, 2, finished(1)); }) == db::Trouble::state);
+  CHECK(store.results().at(0).loss == 2);
+}
+
+TEST_CASE("a trial nobody planned is refused", "[db][store]") {
+  const TemporaryFolder folder;
+  auto store = test::store_with(folder / "a.db", {});
+  CHECK(trouble([&] { store.start("0123", kCpu); }) == db::Trouble::state);
+  CHECK(trouble([&] { store.append_curve("0123", 1, "train_loss", {1}, {1}); }) == db::Trouble::state);
+}
+
+TEST_CASE("losses count against the retries, cancelled attempts do not, and failed trials can start over",
+          "[db][store]") {
+  const TemporaryFolder folder;
+  const auto key = sweeps::trial_key(test::trial(-8));
+  auto store = test::store_with(folder / "a.db", {test::trial(-8)});
+  store.finish(key, store.start(key, kCpu), crashed(), true);
+  store.finish(key, store.start(key, kCpu), sweeps::Failed{sweeps::FailureClass::cancelled, "drained"}, true);
+  CHECK(store.waiting().at(0).num_attempts == 2);
+  CHECK(store.waiting().at(0).num_losses == 1);
+  store.finish(key, store.start(key, kCpu), crashed(), false);
+  CHECK(store.waiting().empty());
+  CHECK(store.results().at(0).message == "crash: signal 11");
+  CHECK(store.retry_failed() == 1);
+  CHECK(store.waiting().at(0).num_losses == 0);
+  CHECK(store.start(key, kCpu) == 4);
+}
+
+TEST_CASE("rows that run without an owner wait again after opening", "[db][store]") {
+  const TemporaryFolder folder;
+  const auto key = sweeps::trial_key(test::trial(-8));
+  {
+    auto store = test::store_with(folder / "a.db", {test::trial(-8)});
+    store.start(key, kCpu);
+  }
+  auto store = db::Store::open(folder / "a.db", test::codec());
+  REQUIRE(store.waiting().size() == 1);
+  CHECK(store.waiting()[0].num_losses == 0);
+  CHECK(store.start(key, kCpu) == 2);
+}
+
+TEST_CASE("a curve is read back whole, the later attempt's value where steps were trained twice",
+          "[db][store]") {
+  const TemporaryFolder folder;
+  const auto key = sweeps::trial_key(test::trial(-8));
+  auto store = test::store_with(folder / "a.db", {test::trial(-8)});
+  store.start(key, kCpu);
+  store.append_curve(key, 1, "train_loss", {0, 1, 2}, {5.5, 0.1 + 0.2, 1e-300});
+  store.finish(key, 1, crashed(), true);
+  store.start(key, kCpu);
+  store.append_curve(key, 2, "train_loss", {2, 3}, {4.25, std::nan("")});
+  store.flush();
+  const auto curves = db::Reader(folder / "a.db", test::codec()).curves();
+  REQUIRE(curves.size() == 1);
+  CHECK(curves[0].trial == key);
+  CHECK(curves[0].steps == std::vector<std::int64_t>{0, 1, 2, 3});
+  CHECK(curves[0].values[1] == 0.1 + 0.2);
+  CHECK(curves[0].values[2] == 4.25);
+  CHECK(std::isnan(curves[0].values[3]));
+  const auto view = db::run_query(folder / "a.db",
+                                  "SELECT step, value FROM curves WHERE metric = 'train_loss' ORDER BY step");
+  REQUIRE(view.rows.size() == 4);
+  CHECK(std::get<double>(view.rows[2][1]) == 4.25);
+  CHECK(std::holds_alternative<std::monostate>(view.rows[3][1]));
+}
+
+TEST_CASE("a database holds one study; a changed text is remembered beside the old one", "[db][store]") {
+  const TemporaryFolder folder;
+  auto store = test::store_with(folder / "a.db", {});
+  CHECK(trouble([&] { store.put_study(test::study("other"), "o.toml"); }) == db::Trouble::state);
+  auto changed = test::study();
+  changed.text += "seed = 2\n";
+  CHECK(store.put_study(changed, "small.toml") == 2);
+  CHECK(store.study()->text == changed.text);
+}
+
+TEST_CASE("a database of another program is refused and not a byte of it changes", "[db][store]") {
+  const TemporaryFolder folder;
+  const auto file = folder / "theirs.db";
+  const std::string make =
+      "sqlite3 '" + file.string() +
+      "' 'PRAGMA journal_mode=WAL; CREATE TABLE t(x); INSERT INTO t VALUES(1);' >/dev/null";
+  REQUIRE(std::system(make.c_str()) == 0);
+  const auto before = test::bytes(file);
+  CHECK(trouble([&] { db::Store::open(file, test::codec()); }) == db::Trouble::foreign);
+  CHECK(trouble([&] { db::run_query(file, "SELECT 1"); }) == db::Trouble::foreign);
+  CHECK(test::bytes(file) == before);
+  CHECK_FALSE(std::filesystem::exists(file.string() + "-wal"));
+}
+
+TEST_CASE("a file that is no database is refused and not a byte of it changes", "[db][store]") {
+  const TemporaryFolder folder;
+  std::ofstream(folder / "notes.txt") << "remember the milk\n";
+  CHECK(trouble([&] { db::Store::open(folder / "notes.txt", test::codec()); }) == db::Trouble::foreign);
+  CHECK(test::bytes(folder / "notes.txt") == "remember the milk\n");
+}
+
+TEST_CASE("a newer schema is refused with both numbers and not a byte of it changes", "[db][store]") {
+  const TemporaryFolder folder;
+  const auto file = folder / "a.db";
+  test::store_with(file, {test::trial(-8)});
+  REQUIRE(std::system(("sqlite3 '" + file.string() +
+                       "' 'PRAGMA journal_mode=DELETE; PRAGMA user_version=99;' >/dev/null")
+                          .c_str()) == 0);
+  const auto before = test::bytes(file);
+  CHECK_THROWS_WITH(db::Store::open(file, test::codec()),
+                    ContainsSubstring("99") && ContainsSubstring("up to 1"));
+  CHECK(trouble([&] { db::Store::open(file, test::codec()); }) == db::Trouble::newer);
+  CHECK(test::bytes(file) == before);
+}
+
+TEST_CASE("a damaged database is refused as such and left as it is", "[db][store]") {
+  const TemporaryFolder folder;
+  const auto file = folder / "a.db";
+  test::store_with(file, {test::trial(-8), test::trial(-7)});
+  auto content = test::bytes(file);
+  REQUIRE(content.size() > 8192);
+  for (std::size_t i = 4096; i < content.size(); ++i) content[i] = '\x5a';
+  std::ofstream(file, std::ios::binary) << content;
+  CHECK(trouble([&] { db::Store::open(file, test::codec()); }) == db::Trouble::corrupt);
+  CHECK(test::bytes(file) == content);
+}
+
+TEST_CASE("a place where nothing can be written is named", "[db][store]") {
+  // Not a matter of permissions, so that it also fails for root: a file cannot be a folder.
+  const TemporaryFolder folder;
+  std::ofstream(folder / "file") << "x";
+  CHECK(trouble([&] { db::Store::open(folder / "file/a.db", test::codec()); }) == db::Trouble::environment);
+  CHECK(trouble([&] { db::Store::open("/proc/a.db", test::codec()); }) == db::Trouble::environment);
+  CHECK_THROWS_WITH(db::Store::open("/proc/a.db", test::codec()), ContainsSubstring("/proc/a.db"));
+  CHECK(trouble([&] { db::Reader(folder / "none.db", test::codec()); }) == db::Trouble::environment);
+}
+
+TEST_CASE("a reader sees what is committed while the writer is at work", "[db][store]") {
+  const TemporaryFolder folder;
+  auto store = test::store_with(folder / "a.db", {test::trial(-8)});
+  const auto key = sweeps::trial_key(test::trial(-8));
+  const db::Reader reader(folder / "a.db", test::codec());
+  CHECK(reader.results().at(0).state == TrialState::waiting);
+  store.start(key, kCpu);
+  CHECK(reader.results().at(0).state == TrialState::running);
+}
+
+TEST_CASE("killing the writer at any moment loses no acknowledged row", "[db][store]") {
+  const TemporaryFolder folder;
+  std::vector<sweeps::TrialSpec> trials;
+  for (int i = 0; i < 400; ++i) trials.push_back(test::trial(-8 + i * 1e-3));
+  for (const int milliseconds : {3, 11, 29}) {
+    const auto file = folder / (std::to_string(milliseconds) + ".db");
+    test::store_with(file, trials);
+    int acknowledged[2];
+    REQUIRE(::pipe(acknowledged) == 0);
+    const pid_t writer = ::fork();
+    if (writer == 0) {
+      auto store = db::Store::open(file, test::codec());
+      for (char i = 0; const auto& spec : trials) {
+        const auto key = sweeps::trial_key(spec);
+        store.finish(key, store.start(key, kCpu), finished(1));
+        if (::write(acknowledged[1], &i, 1) != 1) break;
+      }
+      ::_exit(0);
+    }
+    ::close(acknowledged[1]);
+    char byte;
+    std::size_t rows = 0;
+    REQUIRE(::read(acknowledged[0], &byte, 1) == 1);
+    ++rows;
+    ::usleep(static_cast<useconds_t>(milliseconds) * 1000);
+    ::kill(writer, SIGKILL);
+    while (::read(acknowledged[0], &byte, 1) == 1) ++rows;
+    ::close(acknowledged[0]);
+    ::waitpid(writer, nullptr, 0);
+
+    auto store = db::Store::open(file, test::codec());
+    std::size_t complete = 0;
+    for (const auto& result : store.results()) {
+      CHECK(result.state != TrialState::running);
+      complete += result.state == TrialState::complete;
+    }
+    CHECK(complete >= rows);
+    CHECK(complete <= rows + 1);
+  }
+}

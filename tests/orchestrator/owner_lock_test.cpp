@@ -1,0 +1,52 @@
+#include "orchestrator/owner_lock.h"
+
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "orchestrator/exit_code.h"
+#include "tests/support/catch.h"
+#include "tests/support/temporary_folder.h"
+
+using namespace orchestrator;
+
+TEST_CASE("a second owner is refused and told who the first is", "[orchestrator][owner_lock]") {
+  const TemporaryFolder folder;
+  const OwnerLock first(folder / "a.db");
+  const auto me = "pid " + std::to_string(::getpid()) + " on " + host_name();
+  CHECK(OwnerLock::owner(folder / "a.db") == me);
+  try {
+    const OwnerLock second(folder / "a.db");
+    FAIL("two owners");
+  } catch (const ExitError& error) {
+    CHECK(error.code == kOwned);
+    CHECK_THAT(error.what(), ContainsSubstring(me));
+  }
+}
+
+TEST_CASE("asking for the owner makes no file, and nobody owns what nobody locked",
+          "[orchestrator][owner_lock]") {
+  const TemporaryFolder folder;
+  CHECK_FALSE(OwnerLock::owner(folder / "a.db"));
+  CHECK(std::filesystem::is_empty(folder.path()));
+  { const OwnerLock lock(folder / "a.db"); }
+  CHECK_FALSE(OwnerLock::owner(folder / "a.db"));
+}
+
+TEST_CASE("the lock of a killed owner is free", "[orchestrator][owner_lock]") {
+  const TemporaryFolder folder;
+  int ready[2];
+  REQUIRE(::pipe(ready) == 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    const OwnerLock lock(folder / "a.db");
+    if (::write(ready[1], "x", 1) == 1) ::pause();
+    ::_exit(1);
+  }
+  char byte;
+  REQUIRE(::read(ready[0], &byte, 1) == 1);
+  CHECK(OwnerLock::owner(folder / "a.db") == "pid " + std::to_string(child) + " on " + host_name());
+  ::kill(child, SIGKILL);
+  ::waitpid(child, nullptr, 0);
+  CHECK_NOTHROW(OwnerLock(folder / "a.db"));
+}

@@ -1,0 +1,443 @@
+// `tuneonce run` from the study file to the exit code, with the fake worker.
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <fstream>
+#include <random>
+
+#include <nlohmann/json.hpp>
+
+#include "db/query.h"
+#include "db/sqlite.h"
+#include "tests/support/catch.h"
+#include "tests/support/program.h"
+#include "tests/support/temporary_folder.h"
+
+using test::Command;
+using test::tuneonce;
+namespace fs = std::filesystem;
+
+namespace {
+
+std::int64_t count(const fs::path& database, const std::string& what) {
+  return std::get<std::int64_t>(db::run_query(database, "SELECT count(*) FROM " + what).rows.at(0).at(0));
+}
+/// Trials that have ended so far; 0 while there is no database.
+std::int64_t num_ended(const fs::path& database) {
+  try {
+    return count(database, "trial WHERE state IN (2, 3)");
+  } catch (const db::StoreError&) {
+    return 0;
+  }
+}
+
+/// What an unbroken run of the same study comes to.
+const std::string& unbroken_results() {
+  static const std::string table = [] {
+    const TemporaryFolder folder;
+    test::write_study(folder.path());
+    REQUIRE(tuneonce(folder.path(), {"run", "small.toml", "-j", "2"}).code == 0);
+    return test::results(folder.path());
+  }();
+  return table;
+}
+
+std::vector<std::string> files(const fs::path& folder) {
+  std::vector<std::string> names;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const auto name = entry.path().filename().string();
+    if (!name.starts_with("out-") && !name.starts_with("err-")) names.push_back(name);
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+using Names = std::vector<std::string>;
+
+}  // namespace
+
+TEST_CASE("run goes from the study to a verdict and a report", "[orchestrator][run]") {
+  const TemporaryFolder folder;
+  test::write_study(folder.path());
+  const auto ended = tuneonce(folder.path(), {"run", "small.toml"});
+  INFO(ended.err);
+  CHECK(ended.code == 0);
+  CHECK_THAT(ended.out, ContainsSubstring("LR*") && ContainsSubstring("PASS") &&
+                            ContainsSubstring("report: small.html"));
+  CHECK(fs::exists(folder / "small.html"));
+  CHECK(count(folder / "small.db", "results WHERE state = 'complete'") ==
+        count(folder / "small.db", "trial"));
+  CHECK(count(folder / "small.db", "optimum") == 2);
+  CHECK(count(folder / "small.db", "target") == 2);
+  CHECK(count(folder / "small.db", "drift_check WHERE verdict = 0") == 1);
+  CHECK(count(folder / "small.db", "target_group WHERE target = 'wide'") > 5);
+}
+
+TEST_CASE("running a finished study again trains nothing and says the same", "[orchestrator][run]") {
+  const TemporaryFolder folder;
+  test::write_study(folder.path());
+  const auto first = tuneonce(folder.path(), {"run", "small.toml"});
+  const auto attempts = count(folder / "small.db", "attempt");
+  const auto second = tuneonce(folder.path(), {"run", "small.toml"});
+  CHECK(second.code == first.code);
+  CHECK(second.out == first.out);
+  CHECK(count(folder / "small.db", "attempt") == attempts);
+}
+
+TEST_CASE("the results are the same at any number of workers", "[orchestrator][run]") {
+  for (const char* workers : {"1", "5"}) {
+    const TemporaryFolder folder;
+    test::write_study(folder.path());
+    REQUIRE(tuneonce(folder.path(), {"run", "small.toml", "-j", workers}).code == 0);
+    CHECK(test::results(folder.path()) == unbroken_results());
+  }
+}
+
+TEST_CASE("a drifted optimum ends with exit code 3 and the correction", "[orchestrator][run]") {
+  const TemporaryFolder folder;
+  test::write_study(folder.path());
+  const auto ended = tuneonce(folder.path(), {"run", "small.toml"}, {{"TUNEONCE_FAKE", "shift=-1.5"}});
+  INFO(ended.out + ended.err);
+  CHECK(ended.code == 3);
+  CHECK_THAT(ended.out, ContainsSubstring("DRIFT") && ContainsSubstring("use LR x0.3"));
+}
+
+TEST_CASE(
+    "a trial that fails for good gives exit code 1, is printed once with its log, and is tried again next "
+    "time",
+    "[orchestrator][run]") {
+  const TemporaryFolder folder;
+  test::write_study(folder.path());
+  const auto ended = tuneonce(folder.path(), {"run", "small.toml"}, {{"TUNEONCE_FAKE", "fail_name=wide"}});
+  CHECK(ended.code == 1);
+  CHECK_THAT(ended.err,
+             ContainsSubstring("user_error: the context is too long; log: small.db.d/logs/trial-"));
+  CHECK(tuneonce(folder.path(), {"run", "small.toml"}).code == 0);
+  CHECK(test::results(folder.path()) == unbroken_results());
+}
+
+TEST_CASE("when every trial fails the run stops early with exit code 1", "[orchestrator][run]") {
+  const TemporaryFolder folder;
+  test::write_study(folder.path());
+  const auto ended = tuneonce(folder.path(), {"run", "small.toml"}, {{"TUNEONCE_FAKE", "fail_name=lr"}});
+  CHECK(ended.code == 1);
+  CHECK_THAT(ended.err, ContainsSubstring("5 trials failed in a row"));
+}
+
+TEST_CASE("the first Ctrl-C drains, the same command finishes with the same results", "[orchestrator][run]") {
+  const TemporaryFolder folder;
+  test::write_study(folder.path());
+  Command run(folder.path(), {"run", "small.toml", "-j", "2"}, {{"TUNEONCE_FAKE", "sleep_ms=200"}});
+  REQUIRE(test::eventually([&] { return num_ended(folder / "small.db") >= 3; }));
+  run.signal(SIGINT);
+  const auto ended = run.wait();
+  CHECK(ended.code == 130);
+  CHECK_THAT(ended.err, ContainsSubstring("go on with: tuneonce run small.toml"));
+  CHECK(count(folder / "small.db", "trial WHERE state = 1") == 0);
+  CHECK(tuneonce(folder.path(), {"run", "small.toml"}).code == 0);
+  CHECK(test::results(folder.path()) == unbroken_results());
+}
+
+TEST_CASE("the second signal stops at once, also with workers that do not listen", "[orchestrator][run]") {
+  const TemporaryFolder folder;
+  test::write_study(folder.path());
+  Command run(folder.path(), {"run", "small.toml", "-j", "1"},
+              {{"TUNEONCE_FAKE", "hang=4 dir=" + folder.path().string()}});
+  REQUIRE(test::eventually([&] {
+    return test::read_text(folder / "started").find("\n") != std::string::npos &&
+           num_ended(folder / "small.db") >= 3;
+  }));
+  ::usleep(100'000);
+  run.signal(SIGTERM);
+  ::usleep(100'000);
+  run.signal(SIGTERM);
+  CHECK(run.wait(10).code == 143);
+  CHECK(count(folder / "small.db", "trial WHERE state = 1") == 0);
+  CHECK(tuneonce(folder.path(), {"run", "small.toml"}).code == 0);
+  CHECK(test::results(folder.path()) == unbroken_results());
+}
+
+TEST_CASE("kill -9 at random moments, then the same command: the same results to the last digit",
+          "[orchestrator][run][slow]") {
+  std::mt19937 generator(20260117);
+  for (int round = 0; round < 4; ++round) {
+    const TemporaryFolder folder;
+    test::write_study(folder.path());
+    int kills = 0;
+    for (bool finished = false; !finished && kills < 40;) {
+      Command run(folder.path(), {"run", "small.toml", "-j", "2", "--checkpoint-every", "0.001"},
+                  {{"TUNEONCE_FAKE", "sleep_ms=20"}});
+      const auto milliseconds = std::uniform_int_distribution<int>(30, 250)(generator);
+      const auto before = num_ended(folder / "small.db");
+      finished = test::eventually([&] { return run.has_ended(); }, milliseconds * 1e-3);
+      if (!finished) {
+        run.signal(SIGKILL);
+        ++kills;
+      }
+      CHECK(num_ended(folder / "small.db") >= before);
+    }
+    INFO("kills: " << kills);
+    CHECK(kills > 0);
+    CHECK(tuneonce(folder.path(), {"run", "small.toml"}).code == 0);
+    CHECK(test::results(folder.path()) == unbroken_results());
+    CHECK(count(folder / "small.db",
+                "(SELECT trial, metric, step FROM curves GROUP BY 1, 2, 3 HAVING count(*) > 1)") == 0);
+  }
+}
+
+TEST_CASE("the workers of a killed run are gone at once", "[orchestrator][run]") {
+  const TemporaryFolder folder;
+  test::write_study(folder.path());
+  Command run(folder.path(), {"run", "small.toml", "-j", "2"}, {{"TUNEONCE_FAKE", "sleep_ms=60000"}});
+  REQUIRE(test::eventually([&] {
+    return fs::exists(folder / "small.db") && count(folder / "small.db", "attempt WHERE state = 1") == 2;
+  }));
+  const auto pids = db::run_query(folder / "small.db", "SELECT worker_pid FROM attempt WHERE state = 1");
+  run.signal(SIGKILL);
+  for (const auto& row : pids.rows) {
+    const auto pid = static_cast<pid_t>(std::get<std::int64_t>(row[0]));
+    CHECK(test::eventually(
+        [&] {
+          return ::kill(pid, 0) != 0 ||
+                 test::read_text("/proc/" + std::to_string(pid) + "/stat").find(") Z") != std::string::npos;
+        },
+        5));
+  }
+}
+
+TEST_CASE("a worker killed from outside costs an attempt, not a result", "[orchestrator][run]") {
+  const TemporaryFolder folder;
+  test::write_study(folder.path());
+  Command run(folder.path(), {"run", "small.toml", "-j", "2"}, {{"TUNEONCE_FAKE", "sleep_ms=100"}});
+  REQUIRE(test::eventually([&] {
+    return num_ended(folder / "small.db") >= 2 && count(folder / "small.db", "attempt WHERE state = 1") > 0;
+  }));
+  const auto pids =
+      db::run_query(folder / "small.db", "SELECT worker_pid FROM attempt ORDER BY started DESC LIMIT 1");
+  ::kill(static_cast<pid_t>(std::get<std::int64_t>(pids.rows.at(0).at(0))), SIGKILL);
+  const auto ended = run.wait();
+  CHECK(ended.code == 0);
+  CHECK_THAT(ended.err, ContainsSubstring("will be tried again"));
+  CHECK(test::results(folder.path()) == unbroken_results());
+}
+
+TEST_CASE("two runs of one database at once: the second is told who owns it", "[orchestrator][run]") {
+  const TemporaryFolder folder;
+  test::write_study(folder.path());
+  Command first(folder.path(), {"run", "small.toml"}, {{"TUNEONCE_FAKE", "sleep_ms=500"}});
+  REQUIRE(test::eventually([&] { return fs::exists(folder / "small.db"); }));
+  const auto second = tuneonce(folder.path(), {"run", "small.toml"});
+  CHECK(second.code == 5);
+  CHECK_THAT(second.err, ContainsSubstring("pid " + std::to_string(first.pid()) + " on "));
+}
+
+TEST_CASE("many runs started at once on a path that does not exist: one owner", "[orchestrator][run]") {
+  const TemporaryFolder folder;
+  test::write_study(folder.path());
+  std::vector<std::unique_ptr<Command>> runs;
+  for (int i = 0; i < 8; ++i)
+    runs.push_back(std::make_unique<Command>(folder.path(),
+                                             std::vector<std::string>{"run", "small.toml", "-j", "1"},
+                                             Command::Environment{{"TUNEONCE_FAKE", "sleep_ms=150"}}));
+  int owners = 0, refused = 0;
+  for (auto& run : runs) {
+    const auto code = run->wait().code;
+    owners += code == 0;
+    refused += code == 5;
+  }
+  CHECK(owners == 1);
+  CHECK(refused == 7);
+}
+
+TEST_CASE("a study that changed between two runs: the change is shown, what is done stays done",
+          "[orchestrator][run]") {
+  const TemporaryFolder folder;
+  test::write_study(folder.path());
+  REQUIRE(tuneonce(folder.path(), {"run", "small.toml"}).code == 0);
+  const auto before = count(folder / "small.db", "attempt");
+  auto text = test::read_text(folder / "small.toml");
+  text.replace(text.find("tolerance = \"0.2%\""), 18, "tolerance = \"0.3%\"");
+  std::ofstream(folder / "small.toml") << text;
+  const auto ended = tuneonce(folder.path(), {"run", "small.toml"});
+  CHECK(ended.code == 0);
+  CHECK_THAT(ended.err, ContainsSubstring("drift.tolerance: \"0.2%\" -> \"0.3%\""));
+  CHECK(count(folder / "small.db", "attempt") == before);
+  CHECK(count(folder / "small.db", "study") == 2);
+}
+
+TEST_CASE("a database of another study is refused", "[orchestrator][run]") {
+  const TemporaryFolder folder;
+  test::write_study(folder.path());
+  REQUIRE(tuneonce(folder.path(), {"run", "small.toml"}).code == 0);
+  auto text = test::read_text(folder / "small.toml");
+  text.replace(text.find("\"small\""), 7, "\"large\"");
+  std::ofstream(folder / "large.toml") << text;
+  const auto ended = tuneonce(folder.path(), {"run", "large.toml", "--db", "small.db"});
+  CHECK(ended.code == 2);
+  CHECK_THAT(ended.err, ContainsSubstring("holds the study \"small\""));
+}
+
+// --- bad input: one clear message, the right exit code, nothing written ---
+
+TEST_CASE("a missing study file is named", "[orchestrator][run][bad_input]") {
+  const TemporaryFolder folder;
+  const auto ended = tuneonce(folder.path(), {"run", "none.toml"});
+  CHECK(ended.code == 2);
+  CHECK_THAT(ended.err, ContainsSubstring("none.toml"));
+  CHECK(files(folder.path()).empty());
+}
+
+TEST_CASE("bad data is found before anything is written", "[orchestrator][run][bad_input]") {
+  const TemporaryFolder folder;
+  test::write_study(folder.path());
+  const auto ended = tuneonce(folder.path(), {"run", "small.toml"}, {{"TUNEONCE_FAKE", "bad_data=1"}});
+  CHECK(ended.code == 2);
+  CHECK_THAT(ended.err, ContainsSubstring("the text is all one byte"));
+  CHECK(files(folder.path()) == Names{"small.toml"});
+}
+
+TEST_CASE("a worker of another protocol version ends the run before anything is written",
+          "[orchestrator][run][bad_input]") {
+  const TemporaryFolder folder;
+  test::write_study(folder.path());
+  const auto ended = tuneonce(folder.path(), {"run", "small.toml"}, {{"TUNEONCE_FAKE", "version=99"}});
+  CHECK(ended.code == 6);
+  CHECK_THAT(ended.err, ContainsSubstring("protocol 99"));
+  CHECK(files(folder.path()) == Names{"small.toml"});
+}
+
+TEST_CASE("a GPU that is not there ends the run before anything is written",
+          "[orchestrator][run][bad_input]") {
+  const TemporaryFolder folder;
+  test::write_study(folder.path(), "[resources]\ndevices = [\"cuda:63\"]\n");
+  const auto ended = tuneonce(folder.path(), {"run", "small.toml"});
+  CHECK(ended.code == 6);
+  CHECK_THAT(ended.err, ContainsSubstring("cuda:63"));
+  CHECK(files(folder.path()) == Names{"small.toml"});
+}
+
+TEST_CASE("a missing worker program is named with the places looked at", "[orchestrator][run][bad_input]") {
+  const TemporaryFolder folder;
+  test::write_study(folder.path());
+  const auto ended = tuneonce(folder.path(), {"run", "small.toml"}, {{"TUNEONCE_WORKER", "/nowhere/worker"}});
+  CHECK(ended.code == 6);
+  CHECK_THAT(ended.err, ContainsSubstring("/nowhere/worker"));
+}
+
+TEST_CASE("a database of another program is refused untouched", "[orchestrator][run][bad_input]") {
+  const TemporaryFolder folder;
+  test::write_study(folder.path());
+  REQUIRE(std::system(("sqlite3 '" + (folder / "small.db").string() + "' 'CREATE TABLE t(x)'").c_str()) == 0);
+  const auto before = test::read_text(folder / "small.db");
+  const auto ended = tuneonce(folder.path(), {"run", "small.toml"});
+  CHECK(ended.code == 2);
+  CHECK_THAT(ended.err, ContainsSubstring("another program"));
+  CHECK(test::read_text(folder / "small.db") == before);
+  CHECK(files(folder.path()) == Names{"small.db", "small.toml"});
+}
+
+TEST_CASE("a folder where nothing can be written is named", "[orchestrator][run][bad_input]") {
+  const TemporaryFolder folder;
+  test::write_study(folder.path());
+  const auto ended = tuneonce(folder.path(), {"run", "small.toml", "--db", "/proc/small.db"});
+  CHECK(ended.code == 6);
+  CHECK_THAT(ended.err, ContainsSubstring("/proc/small.db"));
+}
+
+TEST_CASE("a full disk ends the run with exit code 6, and with room again it goes on",
+          "[orchestrator][run][bad_input]") {
+  // A limit on the size of files stands for the full disk: it needs no rights and hits SQLite's writes as
+  // such.
+  const TemporaryFolder folder;
+  test::write_study(folder.path());
+  const rlimit narrow{150'000, RLIM_INFINITY};
+  rlimit wide{};
+  ::getrlimit(RLIMIT_FSIZE, &wide);
+  ::setrlimit(RLIMIT_FSIZE, &narrow);
+  ::signal(SIGXFSZ, SIG_IGN);
+  auto run = std::make_unique<Command>(folder.path(), std::vector<std::string>{"run", "small.toml"});
+  ::setrlimit(RLIMIT_FSIZE, &wide);
+  ::signal(SIGXFSZ, SIG_DFL);
+  const auto ended = run->wait();
+  INFO(ended.err);
+  CHECK(ended.code == 6);
+  CHECK_THAT(ended.err, ContainsSubstring("small.db"));
+  CHECK(tuneonce(folder.path(), {"run", "small.toml"}).code == 0);
+  CHECK(test::results(folder.path()) == unbroken_results());
+}
+
+// --- the other commands ---
+
+TEST_CASE("plan shows trials, cost and factors and writes nothing", "[orchestrator][plan]") {
+  const TemporaryFolder folder;
+  test::write_study(folder.path());
+  const auto ended = tuneonce(folder.path(), {"plan", "small.toml"});
+  INFO(ended.err);
+  CHECK(ended.code == 0);
+  CHECK_THAT(ended.out, ContainsSubstring("[train]") && ContainsSubstring("proxy sweep") &&
+                            ContainsSubstring("expert_down") && ContainsSubstring("about") &&
+                            ContainsSubstring("ms/step"));
+  CHECK(files(folder.path()) == Names{"small.toml"});
+  CHECK_THAT(tuneonce(folder.path(), {"plan", "small.toml", "--no-measure"}).out,
+             !ContainsSubstring("ms/step"));
+}
+
+TEST_CASE("commands read the database, by name, by study file or alone in the folder",
+          "[orchestrator][commands]") {
+  const TemporaryFolder folder;
+  test::write_study(folder.path());
+  REQUIRE(tuneonce(folder.path(), {"run", "small.toml"}).code == 0);
+  const auto alone = tuneonce(folder.path(), {"results"});
+  CHECK(alone.code == 0);
+  CHECK(tuneonce(folder.path(), {"results", "small.db"}).out == alone.out);
+  CHECK(tuneonce(folder.path(), {"results", "small.toml"}).out == alone.out);
+  CHECK_THAT(tuneonce(folder.path(), {"status"}).out,
+             ContainsSubstring("no run is on") && ContainsSubstring("PASS"));
+  CHECK_THAT(tuneonce(folder.path(), {"fit"}).out, ContainsSubstring("LR*"));
+  CHECK_THAT(tuneonce(folder.path(), {"transfer"}).out, ContainsSubstring("expert_down"));
+  CHECK_THAT(tuneonce(folder.path(), {"drift"}).out, ContainsSubstring("PASS"));
+  CHECK_THAT(tuneonce(folder.path(), {"logs", "2"}).out, ContainsSubstring("attempt 1 of trial 2"));
+  CHECK(tuneonce(folder.path(), {"logs", "99"}).code == 2);
+  CHECK_THAT(tuneonce(folder.path(), {"best"}).out, ContainsSubstring("proxy") && ContainsSubstring("8e2a"));
+  CHECK(tuneonce(folder.path(), {"query", "DELETE FROM trial"}).code == 2);
+  fs::remove(folder / "small.html");
+  CHECK(tuneonce(folder.path(), {"report"}).out == "small.html\n");
+  CHECK(fs::exists(folder / "small.html"));
+}
+
+TEST_CASE("json on stdout is json and nothing else", "[orchestrator][commands]") {
+  const TemporaryFolder folder;
+  test::write_study(folder.path());
+  REQUIRE(tuneonce(folder.path(), {"run", "small.toml"}).code == 0);
+  for (const std::string command : {"status", "results", "best", "fit", "transfer", "drift"}) {
+    INFO(command);
+    const auto json = nlohmann::json::parse(tuneonce(folder.path(), {command, "--json"}).out, nullptr, false);
+    CHECK_FALSE(json.is_discarded());
+    CHECK_FALSE(json.empty());
+  }
+}
+
+TEST_CASE("status works while a run is on and after it died", "[orchestrator][commands]") {
+  const TemporaryFolder folder;
+  test::write_study(folder.path());
+  Command run(folder.path(), {"run", "small.toml"}, {{"TUNEONCE_FAKE", "sleep_ms=60000"}});
+  REQUIRE(test::eventually([&] {
+    return fs::exists(folder / "small.db") && count(folder / "small.db", "attempt WHERE state = 1") > 0;
+  }));
+  CHECK_THAT(tuneonce(folder.path(), {"status"}).out,
+             ContainsSubstring("a run is on (pid " + std::to_string(run.pid())));
+  run.signal(SIGKILL);
+  CHECK(test::eventually(
+      [&] { return tuneonce(folder.path(), {"status"}).out.find("no run is on") != std::string::npos; }, 5));
+}
+
+TEST_CASE("without a database, with several, or with a wrong word, the message says what would help",
+          "[orchestrator][commands]") {
+  const TemporaryFolder folder;
+  CHECK(tuneonce(folder.path(), {"status"}).code == 2);
+  CHECK(tuneonce(folder.path(), {"status", "none.db"}).code == 6);
+  CHECK(tuneonce(folder.path(), {"frobnicate"}).code == 2);
+  CHECK(tuneonce(folder.path(), {"results", "--format", "yaml"}).code == 2);
+  CHECK(tuneonce(folder.path(), {}).code == 2);
+  CHECK(tuneonce(folder.path(), {"--help"}).code == 0);
+}

@@ -1,0 +1,258 @@
+#include "orchestrator/scheduler.h"
+
+#include <signal.h>
+#include <stdlib.h>
+
+#include <boost/asio/post.hpp>
+
+#include "db/query.h"
+#include "db/sqlite.h"
+#include "orchestrator/exit_code.h"
+#include "orchestrator/spec_codec.h"
+#include "orchestrator/worker_process.h"
+#include "tests/db/database.h"
+#include "tests/support/catch.h"
+#include "tests/support/program.h"
+#include "tests/support/temporary_folder.h"
+
+using namespace orchestrator;
+using sweeps::TrialState;
+
+namespace {
+
+/// A scheduler over fake workers and a real store of `num_trials` waiting trials.
+struct Bench {
+  TemporaryFolder folder;
+  std::filesystem::path database = folder / "a.db";
+  int num_workers = 2;
+  int num_trials = 6;
+  SchedulerOptions options{.retry = {.crash = 2, .stop_after = 5}, .folder = folder / "a.db.d"};
+  std::vector<std::string> messages;
+  std::function<void(Scheduler&, const db::WaitingTrial&)> on_start = [](auto&, const auto&) {};
+
+  Scheduler::End run(const std::string& behaviour = "") {
+    ::setenv("TUNEONCE_FAKE", (behaviour + " dir=" + folder.path().string()).c_str(), 1);
+    std::vector<sweeps::TrialSpec> trials;
+    for (int i = 0; i < num_trials; ++i) {
+      trials.push_back(test::trial(-9 + 0.25 * i));
+      trials.back().name = "number-" + std::to_string(i);
+      trials.back().run.steps = 20;
+    }
+    auto store = test::store_with(database, trials);
+    asio::io_context context{1};
+    ProcessLauncher launcher(context, TUNEONCE_FAKE_WORKER);
+    std::optional<Scheduler> scheduler;
+    SchedulerEvents events;
+    events.started = [&](const db::WaitingTrial& trial) { on_start(*scheduler, trial); };
+    events.message = [&](const std::string& text) { messages.push_back(text); };
+    scheduler.emplace(context, launcher,
+                      std::vector<DeviceSlot>(static_cast<std::size_t>(num_workers), {"cpu"}), options,
+                      events);
+    std::exception_ptr error;
+    Scheduler::End end{};
+    asio::co_spawn(
+        context,
+        [&]() -> awaitable<void> {
+          end = co_await scheduler->run(store);
+          co_await scheduler->close();
+        },
+        [&](std::exception_ptr thrown) {
+          error = thrown;
+          context.stop();
+        });
+    context.run();
+    ::unsetenv("TUNEONCE_FAKE");
+    if (error) std::rethrow_exception(error);
+    return end;
+  }
+
+  std::int64_t count(const std::string& what) const {
+    return std::get<std::int64_t>(db::run_query(database, "SELECT count(*) FROM " + what).rows.at(0).at(0));
+  }
+  int num_started() const {
+    const auto lines = test::read_text(folder / "started");
+    return static_cast<int>(std::count(lines.begin(), lines.end(), '\n'));
+  }
+};
+
+}  // namespace
+
+TEST_CASE("every waiting trial is trained exactly once, at any number of workers",
+          "[orchestrator][scheduler]") {
+  const int num_workers = GENERATE(1, 2, 8);
+  Bench bench;
+  bench.num_workers = num_workers;
+  CHECK(bench.run() == Scheduler::End::done);
+  CHECK(bench.count("trial WHERE state = 2") == 6);
+  CHECK(bench.count("attempt") == 6);
+  CHECK(bench.num_started() == 6);
+  CHECK(bench.count("curves WHERE trial = 1") == 20);
+}
+
+TEST_CASE("no more workers are started than there are trials", "[orchestrator][scheduler]") {
+  Bench bench;
+  bench.num_workers = 8;
+  bench.num_trials = 2;
+  bench.run();
+  CHECK(bench.count("(SELECT DISTINCT worker_pid FROM attempt)") <= 2);
+}
+
+TEST_CASE("a trial whose worker dies goes back to waiting once and then succeeds",
+          "[orchestrator][scheduler]") {
+  Bench bench;
+  CHECK(bench.run("crash=3") == Scheduler::End::done);
+  CHECK(bench.count("trial WHERE state = 2") == 6);
+  CHECK(bench.count("attempt") == 7);
+  CHECK(bench.count("attempt WHERE failure = 0 AND message LIKE 'signal 11%'") == 1);
+  CHECK(bench.count("results WHERE attempts = 2") == 1);
+}
+
+TEST_CASE("a trial that always dies fails after its retries and the others finish",
+          "[orchestrator][scheduler]") {
+  Bench bench;
+  CHECK(bench.run("crash_name=number-2") == Scheduler::End::done);
+  CHECK(bench.count("trial WHERE state = 2") == 5);
+  CHECK(bench.count("trial WHERE state = 4 AND name = 'number-2'") == 1);
+  CHECK(bench.count("attempt WHERE trial_id = 3") == 3);
+}
+
+TEST_CASE("the user's error is not tried again", "[orchestrator][scheduler]") {
+  Bench bench;
+  bench.run("fail_name=number-2");
+  CHECK(bench.count("attempt WHERE trial_id = 3") == 1);
+  CHECK(bench.count("trial WHERE state = 4 AND message = 'user_error: the context is too long'") == 1);
+}
+
+TEST_CASE("a silent worker is killed and its trial tried again", "[orchestrator][scheduler]") {
+  Bench bench;
+  bench.options.stall_seconds = 0.3;
+  CHECK(bench.run("hang=2") == Scheduler::End::done);
+  CHECK(bench.count("trial WHERE state = 2") == 6);
+  CHECK(bench.count("attempt WHERE failure = 3") == 1);
+}
+
+TEST_CASE("bytes that are no message end the worker, not the sweep", "[orchestrator][scheduler]") {
+  Bench bench;
+  CHECK(bench.run("garbage=2") == Scheduler::End::done);
+  CHECK(bench.count("trial WHERE state = 2") == 6);
+  CHECK(bench.count("attempt WHERE failure = 0 AND message LIKE 'sent what is no message%'") == 1);
+}
+
+TEST_CASE("a message about a trial the worker does not train is refused and counted",
+          "[orchestrator][scheduler]") {
+  Bench bench;
+  CHECK(bench.run("stranger=1") == Scheduler::End::done);
+  CHECK(bench.count("trial WHERE state = 2 AND loss > 1") == 6);
+  CHECK(bench.count("event WHERE kind = 'refused'") == 6);
+}
+
+TEST_CASE("failures in a row from different trials open the breaker", "[orchestrator][scheduler]") {
+  Bench bench;
+  bench.num_trials = 20;
+  CHECK(bench.run("fail_name=number") == Scheduler::End::broken);
+  CHECK(bench.count("trial WHERE state = 4") >= 5);
+  CHECK(bench.count("trial WHERE state = 4") <= 7);  // those under way may fail, too
+  CHECK(bench.count("trial WHERE state = 1") == 0);
+}
+
+TEST_CASE("a breaker of 0 never opens", "[orchestrator][scheduler]") {
+  Bench bench;
+  bench.options.retry.stop_after = 0;
+  CHECK(bench.run("fail_name=number") == Scheduler::End::done);
+  CHECK(bench.count("trial WHERE state = 4") == 6);
+}
+
+TEST_CASE("draining saves what is being trained and leaves it waiting without a loss",
+          "[orchestrator][scheduler]") {
+  Bench bench;
+  bench.on_start = [n = 0](Scheduler& scheduler, const db::WaitingTrial&) mutable {
+    if (++n == 4) scheduler.drain();
+  };
+  CHECK(bench.run("sleep_ms=400") == Scheduler::End::drained);
+  CHECK(bench.count("trial WHERE state = 1") == 0);
+  CHECK(bench.count("trial WHERE state = 0") >= 3);
+  CHECK(bench.count("attempt WHERE failure NOT IN (6)") == 0);
+  bench.on_start = [](auto&, const auto&) {};
+  CHECK(bench.run() == Scheduler::End::done);
+  CHECK(bench.count("trial WHERE state = 2") == 6);
+  CHECK(bench.count("attempt WHERE first_step > 0") >= 1);
+  // Each point of each curve is there once, also where an attempt was cut.
+  CHECK(bench.count("curves WHERE metric = 'train_loss'") == 6 * 20);
+}
+
+TEST_CASE("stopping kills the workers at once and loses no trial", "[orchestrator][scheduler]") {
+  Bench bench;
+  bench.on_start = [n = 0](Scheduler& scheduler, const db::WaitingTrial&) mutable {
+    if (++n == 3) scheduler.stop();
+  };
+  CHECK(bench.run("sleep_ms=60000") == Scheduler::End::drained);
+  CHECK(bench.count("trial WHERE state = 1") == 0);
+  bench.on_start = [](auto&, const auto&) {};
+  CHECK(bench.run() == Scheduler::End::done);
+  CHECK(bench.count("trial WHERE state = 2") == 6);
+}
+
+TEST_CASE("a worker of another protocol version is named with both versions", "[orchestrator][scheduler]") {
+  Bench bench;
+  CHECK_THROWS_WITH(bench.run("version=7"), ContainsSubstring("protocol 7") && ContainsSubstring("speaks 1"));
+  CHECK(bench.count("attempt") == 0);
+}
+
+TEST_CASE("checkpoints of trials that have ended are removed", "[orchestrator][scheduler]") {
+  Bench bench;
+  std::filesystem::create_directories(bench.options.folder / "checkpoints");
+  std::ofstream(bench.options.folder / "checkpoints" / (std::string(32, 'a') + ".safetensors")) << "1";
+  bench.run();
+  CHECK(std::filesystem::is_empty(bench.options.folder / "checkpoints"));
+}
+
+TEST_CASE("what a worker prints is in its trial's log", "[orchestrator][scheduler]") {
+  Bench bench;
+  bench.run();
+  CHECK_THAT(test::read_text(bench.options.folder / "logs/trial-0002.log"),
+             ContainsSubstring("attempt 1 of trial 2") && ContainsSubstring("training number-1 from step 0"));
+}
+
+TEST_CASE("a program that is no worker is named with what it printed", "[orchestrator][worker_process]") {
+  const TemporaryFolder folder;
+  std::ofstream(folder / "liar") << "#!/bin/sh\necho I am a shell script\nexit 3\n";
+  std::filesystem::permissions(folder / "liar", std::filesystem::perms::all);
+  asio::io_context context{1};
+  ProcessLauncher launcher(context, folder / "liar");
+  Scheduler scheduler(context, launcher, {{"cpu"}}, {}, {});
+  std::string message;
+  asio::co_spawn(
+      context,
+      [&]() -> awaitable<void> {
+        worker::OrchestratorMessage question = worker::Inspect{};
+        co_await scheduler.ask(std::move(question));
+      },
+      [&](std::exception_ptr error) {
+        try {
+          std::rethrow_exception(error);
+        } catch (const ExitError& exit) {
+          message = exit.what();
+        }
+        context.stop();
+      });
+  context.run();
+  CHECK_THAT(message, ContainsSubstring("liar") && ContainsSubstring("exit code 3") &&
+                          ContainsSubstring("I am a shell script"));
+}
+
+TEST_CASE("a program that cannot be run is named with the reason", "[orchestrator][worker_process]") {
+  asio::io_context context{1};
+  ProcessLauncher launcher(context, "/nowhere/worker");
+  CHECK_THROWS_WITH(launcher.start({"cpu"}),
+                    ContainsSubstring("/nowhere/worker") && ContainsSubstring("No such file"));
+}
+
+TEST_CASE("a worker object that goes leaves no process behind", "[orchestrator][worker_process]") {
+  asio::io_context context{1};
+  ProcessLauncher launcher(context, TUNEONCE_FAKE_WORKER);
+  auto worker = launcher.start({"cpu"});
+  const auto pid = static_cast<pid_t>(worker->pid());
+  CHECK(::kill(pid, 0) == 0);
+  worker.reset();
+  CHECK(::kill(pid, 0) != 0);
+}
