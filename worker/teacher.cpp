@@ -12,8 +12,11 @@
 namespace worker {
 namespace {
 
-constexpr double kBeta = 3;
-constexpr double kFirstLayerGain = 2;
+// Chosen by trial at d = 64, L = 2, 600 steps of 1,024 tokens: an octave of LR off the best costs 0.014 nats
+// while seeds differ by 0.001. With a first layer in saturation (gain 2, beta 3) they differ by 0.01 and hide
+// the bowl.
+constexpr double kBeta = 4;
+constexpr double kFirstLayerGain = 1;
 constexpr double kZipfExponent = 1;
 constexpr std::int64_t kTogether = 64;  // documents drawn side by side
 

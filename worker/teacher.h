@@ -9,7 +9,8 @@ namespace worker {
 
 /// A random network that makes text with an exact floor. Next-token logits =
 ///   Zipf log-prior + beta * W2 tanh(W1 [e(x_t), sum_{i=1..6} 0.5^i R_i e(x_{t-i})]),
-/// e: 32-dimensional Gaussian embeddings, R_i: random rotations, W1 (times 2) and W2 Gaussian, fan-in scaled.
+/// e: 32-dimensional Gaussian embeddings, R_i: random rotations, W1 and W2 Gaussian, fan-in
+/// scaled, beta = 4.
 /// Everything follows from the seed. Tokens are drawn by a counter: document i is the same whoever asks.
 class Teacher {
  public:
