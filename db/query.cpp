@@ -109,15 +109,18 @@ Table run_query(const std::filesystem::path& file, const std::string& sql,
       case SQLITE_INTERRUPT:
         throw StoreError(Trouble::query,
                          fmt::format("query: took longer than {} s and was stopped", limits.seconds));
-      case SQLITE_AUTH:
-      case SQLITE_READONLY:
-        throw StoreError(
-            Trouble::query,
-            fmt::format("query: {}; only reading is allowed (SELECT, EXPLAIN, PRAGMA table_info)",
-                        error.what()));
-      case SQLITE_ERROR:
-      case SQLITE_RANGE: throw StoreError(Trouble::query, fmt::format("query: {}", error.what()));
-      default: rethrow_as_store_error(file);
+      case SQLITE_IOERR:
+      case SQLITE_CANTOPEN:
+      case SQLITE_BUSY:
+      case SQLITE_CORRUPT:
+      case SQLITE_NOTADB:
+      case SQLITE_NOMEM: rethrow_as_store_error(file);
+      default:  // the statement's fault; a refused CREATE comes without SQLITE_AUTH
+        throw StoreError(Trouble::query,
+                         fmt::format("query: {}{}", error.what(),
+                                     std::string_view(error.what()) == "not authorized"
+                                         ? "; only reading is allowed (SELECT, EXPLAIN, PRAGMA table_info)"
+                                         : ""));
     }
   }
 }
