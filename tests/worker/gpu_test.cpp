@@ -75,7 +75,11 @@ sweeps::TrialSpec teacher_trial(double lr, const char* code) {
 /// Trains `specs` as one stack; final losses in order.
 std::vector<double> train(const std::vector<sweeps::TrialSpec>& specs, const worker::Device& device) {
   std::vector<worker::Assignment> assignments;
-  for (const auto& spec : specs) assignments.push_back({.trial = sweeps::trial_key(spec), .spec = spec});
+  for (const auto& spec : specs) {
+    auto& assignment = assignments.emplace_back();
+    assignment.trial = sweeps::trial_key(spec);
+    assignment.spec = spec;
+  }
   std::map<sweeps::TrialKey, double> losses;
   const worker::StopRequests none;
   worker::train_stack(
