@@ -8,9 +8,9 @@ cd "$(dirname "$0")/.."
 ./setup.sh
 cmake --preset release -DTUNEONCE_TESTS=ON >/dev/null
 cmake --build --preset release
-export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 if [ "${1:-}" = --fast ]; then
+  export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
   ./tests/includes_test.sh
   ./build/release/bin/tuneonce_tests '~[slow]'
   exec ./build/release/bin/tuneonce_worker_tests '~[slow]'

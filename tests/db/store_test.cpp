@@ -170,7 +170,7 @@ TEST_CASE("a curve is read back whole, the later attempt's value where steps wer
   CHECK(std::holds_alternative<std::monostate>(view.rows[3][1]));
 }
 
-TEST_CASE("a database holds one study; a changed text is remembered beside the old one", "[db][store]") {
+TEST_CASE("a database holds one study, and remembers a changed text beside the old one", "[db][store]") {
   const TemporaryFolder folder;
   auto store = test::store_with(folder / "a.db", {});
   CHECK(trouble([&] { store.put_study(test::study("other"), "o.toml"); }) == db::Trouble::state);

@@ -183,7 +183,7 @@ TEST_CASE("draining saves what is being trained and leaves it waiting without a 
 TEST_CASE("stopping kills the workers at once and loses no trial", "[orchestrator][scheduler]") {
   Bench bench;
   bench.on_start = [n = 0](Scheduler& scheduler, const db::WaitingTrial&) mutable {
-    if (++n == 3) scheduler.stop();
+    if (++n == 2) scheduler.stop();
   };
   CHECK(bench.run("sleep_ms=60000") == Scheduler::End::drained);
   CHECK(bench.count("trial WHERE state = 1") == 0);

@@ -203,7 +203,7 @@ TEST_CASE("diverged cells are kept as barriers, and no extension goes near them"
   CHECK(analysis.exit_code == 0);
 }
 
-TEST_CASE("a failed trial counts as ended; the study goes on and exits with 1", "[sweeps][analysis]") {
+TEST_CASE("a failed trial counts as ended, the study goes on and exits with 1", "[sweeps][analysis]") {
   const auto analysis = synthetic::run(without_scan(), {.fails = [](const TrialSpec& spec) {
                                          return spec.name == "proxy lr=0.003906 wd=0.125";
                                        }});
