@@ -8,6 +8,7 @@
 
 #include "db/sqlite.h"
 #include "orchestrator/exit_code.h"
+#include "sweeps/plan.h"
 
 namespace orchestrator {
 namespace {
@@ -149,6 +150,10 @@ awaitable<Scheduler::End> Scheduler::run(db::Store& store) {
   store_ = &store;
   const auto waiting = store.waiting();
   queue_.assign(waiting.begin(), waiting.end());
+  // The longest first: a short trial at the end leaves the other workers little to wait for.
+  std::stable_sort(queue_.begin(), queue_.end(), [](const auto& a, const auto& b) {
+    return sweeps::cost(a.spec).flops > sweeps::cost(b.spec).flops;
+  });
   std::error_code error;
   for (const char* folder : {"logs", "checkpoints"}) {
     fs::create_directories(options_.folder / folder, error);

@@ -26,6 +26,7 @@ struct Bench {
   std::filesystem::path database = folder / "a.db";
   int num_workers = 2;
   int num_trials = 6;
+  std::function<void(std::vector<sweeps::TrialSpec>&)> change = [](auto&) {};
   SchedulerOptions options{.retry = {.crash = 2, .stop_after = 5}, .folder = folder / "a.db.d"};
   std::vector<std::string> messages;
   std::function<void(Scheduler&, const db::WaitingTrial&)> on_start = [](auto&, const auto&) {};
@@ -38,6 +39,7 @@ struct Bench {
       trials.back().name = "number-" + std::to_string(i);
       trials.back().run.steps = 20;
     }
+    change(trials);
     auto store = test::store_with(database, trials);
     asio::io_context context{1};
     ProcessLauncher launcher(context, TUNEONCE_FAKE_WORKER);
@@ -87,6 +89,18 @@ TEST_CASE("every waiting trial is trained exactly once, at any number of workers
   CHECK(bench.count("attempt") == 6);
   CHECK(bench.num_started() == 6);
   CHECK(bench.count("curves WHERE trial = 1") == 20);
+}
+
+TEST_CASE("the longest trials start first, equal ones in the order of the plan",
+          "[orchestrator][scheduler]") {
+  Bench bench;
+  bench.num_workers = 1;
+  bench.num_trials = 3;
+  bench.change = [](auto& trials) { trials[1].run.steps = 40; };
+  std::vector<std::string> started;
+  bench.on_start = [&](auto&, const db::WaitingTrial& trial) { started.push_back(trial.spec.name); };
+  bench.run();
+  CHECK(started == std::vector<std::string>{"number-1", "number-0", "number-2"});
 }
 
 TEST_CASE("no more workers are started than there are trials", "[orchestrator][scheduler]") {
