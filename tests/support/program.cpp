@@ -72,7 +72,8 @@ void Command::signal(int number) { REQUIRE(::kill(pid_, number) == 0); }
 
 bool Command::has_ended() const {
   siginfo_t info{};
-  return ::waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == pid_;
+  return ::waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+         info.si_pid == pid_;
 }
 
 Ended Command::wait(double seconds) {

@@ -29,7 +29,8 @@ TEST_CASE("linear and cosine fall from the end of the warm-up and ignore decay",
   }
 }
 
-TEST_CASE("every factor of every schedule is positive, at most one, and falls after the warm-up", "[worker][schedule]") {
+TEST_CASE("every factor of every schedule is positive, at most one, and falls after the warm-up",
+          "[worker][schedule]") {
   for (const auto kind : {ScheduleKind::wsd, ScheduleKind::cosine, ScheduleKind::linear}) {
     for (const double warmup : {0.0, 0.02, 0.5, 1.0}) {
       for (const double decay : {0.0, 0.2, 0.7, 1.0}) {
