@@ -86,9 +86,10 @@ at::Tensor LanguageModel::loss(const at::Tensor& tokens_KBT) {
     throw std::invalid_argument("loss: tokens must be [slots, sequences, 2 to context + 1]");
   std::vector<at::Tensor> weights;
   for (const auto& parameter : parameters_) weights.push_back(parameter.value);
-  if (K == 1 || !options_.device.is_cpu()) return slice_loss(weights, tokens_KBT, 0);
-  // On a CPU one slot after another: the kernels, and so the bits, of K = 1, and activations that stay in
-  // cache.
+  const auto order = options_.slot_order;
+  const bool together =
+      order == SlotOrder::together || (order == SlotOrder::automatic && !options_.device.is_cpu());
+  if (K == 1 || together) return slice_loss(weights, tokens_KBT, 0);
   const auto views = slot_views(parameters_, K);
   std::vector<at::Tensor> losses;
   for (std::int64_t k = 0; k < K; ++k)
