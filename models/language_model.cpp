@@ -9,26 +9,40 @@
 #include "models/ffn.h"
 #include "models/ops/cross_entropy.h"
 #include "models/ops/embedding.h"
+#include "models/ops/grouped_mm.h"
 #include "models/ops/linear.h"
 #include "models/ops/rms_norm.h"
 
 namespace models {
 namespace {
 
-/// The weights of one slot, [1, dims...], for every slot. MKL promises equal bits for equal alignment only,
-/// so a slice that does not start where a fresh tensor would is copied to where one does.
-std::vector<std::vector<at::Tensor>> slot_views(const std::vector<Parameter>& parameters,
-                                                std::int64_t slots) {
+/// The weights of `size` slots (the last part may have fewer), [n, dims...], for every part of the stack. MKL
+/// promises equal bits for equal alignment only, so a slice that does not start where a fresh tensor would is
+/// copied to where one does.
+std::vector<std::vector<at::Tensor>> part_views(const std::vector<Parameter>& parameters, std::int64_t slots,
+                                                std::int64_t size) {
   constexpr std::uintptr_t kAlignment = 64;  // of every CPU tensor of LibTorch
-  std::vector<std::vector<at::Tensor>> views(static_cast<std::size_t>(slots));
+  std::vector<std::vector<at::Tensor>> views(static_cast<std::size_t>((slots + size - 1) / size));
   for (const auto& parameter : parameters) {
-    const auto slices = parameter.value.split(1, 0);
-    for (std::size_t k = 0; k < slices.size(); ++k) {
-      const auto address = reinterpret_cast<std::uintptr_t>(slices[k].const_data_ptr());
-      views[k].push_back(address % kAlignment == 0 ? slices[k] : slices[k].clone());
+    const auto slices = size == slots ? std::vector{parameter.value} : parameter.value.split(size, 0);
+    for (std::size_t i = 0; i < slices.size(); ++i) {
+      const auto address = reinterpret_cast<std::uintptr_t>(slices[i].const_data_ptr());
+      views[i].push_back(address % kAlignment == 0 ? slices[i] : slices[i].clone());
     }
   }
   return views;
+}
+
+/// Slots that one call works on: on a CPU one, for the kernels, and so the bits, of K = 1, and activations
+/// that stay in cache; together all, or as many as a grouped product takes.
+std::int64_t slots_at_once(const ModelOptions& options) {
+  const auto order = options.slot_order;
+  const bool together =
+      order == SlotOrder::together || (order == SlotOrder::automatic && !options.device.is_cpu());
+  if (!together) return 1;
+  const auto& shape = options.run.shape;
+  if (!shape.is_moe()) return options.slots;
+  return std::clamp<std::int64_t>(ops::kMaxGroups / shape.num_experts, 1, options.slots);
 }
 
 }  // namespace
@@ -84,16 +98,14 @@ at::Tensor LanguageModel::loss(const at::Tensor& tokens_KBT) {
   if (tokens_KBT.dim() != 3 || tokens_KBT.size(0) != K || tokens_KBT.size(2) < 2 ||
       tokens_KBT.size(2) > options_.run.shape.context + 1)
     throw std::invalid_argument("loss: tokens must be [slots, sequences, 2 to context + 1]");
-  std::vector<at::Tensor> weights;
-  for (const auto& parameter : parameters_) weights.push_back(parameter.value);
-  const auto order = options_.slot_order;
-  const bool together =
-      order == SlotOrder::together || (order == SlotOrder::automatic && !options_.device.is_cpu());
-  if (K == 1 || together) return slice_loss(weights, tokens_KBT, 0);
-  const auto views = slot_views(parameters_, K);
+  const auto size = slots_at_once(options_);
+  const auto views = part_views(parameters_, K, size);
   std::vector<at::Tensor> losses;
-  for (std::int64_t k = 0; k < K; ++k)
-    losses.push_back(slice_loss(views[static_cast<std::size_t>(k)], tokens_KBT.narrow(0, k, 1), k));
+  for (std::int64_t first = 0; first < K; first += size) {
+    const auto n = std::min(size, K - first);
+    losses.push_back(
+        slice_loss(views[static_cast<std::size_t>(first / size)], tokens_KBT.narrow(0, first, n), first));
+  }
   return at::cat(losses);
 }
 
