@@ -435,8 +435,29 @@ struct DepthGuard : nlohmann::json_sax<json> {
   }
 };
 
+/// Walks over the heads of all items and says no to one of indefinite length: encode() makes none, and the
+/// parser calls itself for the pieces of such a text or byte string, however deep they nest. What texts and
+/// byte strings hold is skipped.
+void refuse_indefinite_lengths(std::span<const std::uint8_t> payload) {
+  constexpr unsigned kIndefinite = 31, kBytes = 2, kText = 3;
+  while (!payload.empty()) {
+    const unsigned major = payload[0] >> 5, info = payload[0] & 31;
+    payload = payload.subspan(1);
+    if (info == kIndefinite) throw ProtocolError("frame: an item of indefinite length");
+    const std::size_t num_bytes = info < 24 ? 0 : std::size_t{1} << (info - 24);  // of the argument
+    if (num_bytes > 8 || num_bytes > payload.size()) throw ProtocolError("frame: no whole item");
+    std::uint64_t argument = info < 24 ? info : 0;
+    for (const auto byte : payload.first(num_bytes)) argument = argument << 8 | byte;
+    payload = payload.subspan(num_bytes);
+    if (major != kBytes && major != kText) continue;
+    if (argument > payload.size()) throw ProtocolError("frame: no whole item");
+    payload = payload.subspan(argument);
+  }
+}
+
 json parse_cbor(std::span<const std::uint8_t> payload) {
   if (payload.size() > kMaxFrameBytes) throw ProtocolError("frame: longer than 64 MiB");
+  refuse_indefinite_lengths(payload);
   DepthGuard guard;
   try {
     if (!json::sax_parse(payload.begin(), payload.end(), &guard, json::input_format_t::cbor)) {

@@ -1,6 +1,8 @@
 #include "worker/protocol.h"
 
+#include <bit>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <random>
 
@@ -280,6 +282,32 @@ TEST_CASE("a frame that nests a million deep is refused without recursion", "[wo
   CHECK_THROWS_WITH(decode_worker_message(arrays), ContainsSubstring("nested too deeply"));
   const std::vector<std::uint8_t> tags(1 << 20, 0xC1);
   CHECK_THROWS_AS(decode_worker_message(tags), ProtocolError);
+}
+
+TEST_CASE("strings within strings of indefinite length are refused without recursion", "[worker][protocol]") {
+  for (const std::uint8_t head : {0x5F, 0x7F}) {
+    const std::vector<std::uint8_t> strings(8 << 20, head);
+    CHECK_THROWS_WITH(decode_worker_message(strings), ContainsSubstring("indefinite length"));
+    auto within = started_with("attempt", 1);  // as the value of a message's last field
+    within.pop_back();
+    within.insert(within.end(), strings.begin(), strings.end());
+    CHECK_THROWS_WITH(decode_worker_message(within), ContainsSubstring("indefinite length"));
+  }
+}
+
+TEST_CASE("a curve may hold any bytes", "[worker][protocol]") {
+  for (const int byte : {0x5F, 0x7F, 0x9F, 0xBF, 0xFF}) {
+    std::int64_t step = 0;
+    std::memset(&step, byte, sizeof step);
+    const auto value = std::bit_cast<double>(step);
+    const Curve sent{"k", 1, std::string(300, static_cast<char>(byte & 0x7F)),
+                     std::vector<std::int64_t>(1000, step), std::vector<double>(1000, value)};
+    const auto curve = through(sent);
+    CHECK(curve.metric == sent.metric);
+    CHECK(curve.steps == sent.steps);
+    REQUIRE(curve.values.size() == 1000);
+    CHECK(std::bit_cast<std::int64_t>(curve.values[999]) == step);
+  }
 }
 
 TEST_CASE("a JSON line shows a curve as plain numbers", "[worker][protocol]") {
