@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <filesystem>
 #include <new>
 #include <stdexcept>
 #include <string_view>
@@ -20,10 +21,11 @@
 namespace worker {
 namespace {
 
-constexpr double kReportSeconds = 0.5;           // between Progress messages
-constexpr double kUnusableNats = 3;              // a final loss this far above ln V is a divergence
-constexpr std::int64_t kEvalTokensCpu = 4096;    // tokens a chunk of an evaluation: stays near the caches
-constexpr std::int64_t kEvalTokensCuda = 65536;  // over all slots: bounds the memory of the logits
+constexpr double kReportSeconds = 0.5;             // between Progress messages
+constexpr double kUnusableNats = 3;                // a final loss this far above ln V is a divergence
+constexpr std::int64_t kEvalTokensCpu = 4096;      // tokens a chunk of an evaluation: stays near the caches
+constexpr std::int64_t kEvalTokensCuda = 65536;    // over all slots
+constexpr std::int64_t kEvalLogitsCuda = 1 << 28;  // over all slots: 1 GiB in float32
 
 double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -224,9 +226,11 @@ class Stack {
   Slot& slot(std::int64_t k) { return reporter_.slots()[static_cast<std::size_t>(k)]; }
 
   std::int64_t eval_rows() const {
-    const std::int64_t context = spec_.run.shape.context;
-    const std::int64_t tokens = device_.device.is_cpu() ? kEvalTokensCpu : kEvalTokensCuda / num_slots_;
-    return std::max<std::int64_t>(1, tokens / context);
+    const auto& shape = spec_.run.shape;
+    const std::int64_t tokens = device_.device.is_cpu()
+                                    ? kEvalTokensCpu
+                                    : std::min(kEvalTokensCuda, kEvalLogitsCuda / shape.vocab) / num_slots_;
+    return std::max<std::int64_t>(1, tokens / shape.context);
   }
 
   /// Mean losses of held-out sequences [start, start + rows), [K] float64 on the CPU.
@@ -387,13 +391,18 @@ sweeps::Failed failure_of(const std::exception& cause) {
   const std::string message = cause.what();
   const std::string first_line = message.substr(0, message.find('\n'));
   const auto is = [&]<class T>(const T*) { return dynamic_cast<const T*>(&cause) != nullptr; };
+  const auto says = [&](const char* text) { return message.find(text) != std::string::npos; };
   using sweeps::FailureClass;
-  if (is(static_cast<const UserError*>(nullptr)) || is(static_cast<const std::invalid_argument*>(nullptr))) {
+  if (is(static_cast<const UserError*>(nullptr)) || is(static_cast<const std::invalid_argument*>(nullptr)) ||
+      is(static_cast<const std::filesystem::filesystem_error*>(nullptr))) {
     return {FailureClass::user_error, message};
   }
-  if (is(static_cast<const c10::OutOfMemoryError*>(nullptr))) return {FailureClass::oom_gpu, first_line};
-  if (is(static_cast<const std::bad_alloc*>(nullptr)) ||
-      message.find("DefaultCPUAllocator") != std::string::npos) {
+  // The allocator has a type for it; the libraries beneath, which take memory of their own, have a text.
+  if (is(static_cast<const c10::OutOfMemoryError*>(nullptr)) || says("CUDA error: out of memory") ||
+      says("CUBLAS_STATUS_ALLOC_FAILED")) {
+    return {FailureClass::oom_gpu, first_line};
+  }
+  if (is(static_cast<const std::bad_alloc*>(nullptr)) || says("DefaultCPUAllocator")) {
     return {FailureClass::oom_host, "out of memory: " + first_line};
   }
   return {FailureClass::crash, first_line};

@@ -249,6 +249,9 @@ TEST_CASE("the user's mistakes end a trial as user_error with their text", "[wor
   spec.data.path = "/no/such/text";
   spec.run.shape.vocab = spec.proxy.shape.vocab = 256;
   check(spec, "/no/such/text does not exist");
+  spec.data.source = sweeps::DataSource::tokens;
+  spec.data.path = std::string(5000, 'x');  // no file system has such a name
+  check(spec, "File name too long");
   spec = tiny_trial();
   spec.run.shape.head_size = 5;
   check(spec, "head");
@@ -261,6 +264,9 @@ TEST_CASE("running out of memory has classes of its own", "[worker][train]") {
   CHECK(failure_of(std::bad_alloc()).failure == FailureClass::oom_host);
   CHECK(failure_of(std::runtime_error("[enforce fail] DefaultCPUAllocator: can't allocate memory")).failure ==
         FailureClass::oom_host);
+  for (const char* text :
+       {"CUDA error: out of memory\nCompile with", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED"})
+    CHECK(failure_of(std::runtime_error(text)).failure == FailureClass::oom_gpu);
   CHECK(failure_of(std::runtime_error("anything else\nwith a stack")).failure == FailureClass::crash);
   CHECK(failure_of(std::runtime_error("anything else\nwith a stack")).message == "anything else");
   auto spec = tiny_trial();
