@@ -8,6 +8,7 @@
 #include <new>
 #include <stdexcept>
 #include <string_view>
+#include <utility>
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
@@ -45,6 +46,19 @@ models::ModelOptions model_options(const sweeps::TrialSpec& spec, std::int64_t s
   options.bfloat16 = spec.precision == sweeps::Precision::bfloat16;
   options.balance_by_bias = spec.balancing == sweeps::Balancing::bias;
   return options;
+}
+
+/// A spec by hand may hold anything; the planner's own are sound.
+const sweeps::TrialSpec& checked(const sweeps::TrialSpec& spec) {
+  const auto require_positive = [](std::int64_t value, const std::string& key) {
+    if (value < 1) throw UserError(key + " must be at least 1, found " + std::to_string(value));
+  };
+  for (const auto& [key, run] : {std::pair{"run", &spec.run}, std::pair{"proxy", &spec.proxy}}) {
+    models::validate(run->shape);
+    require_positive(run->batch, std::string(key) + ".batch");
+    require_positive(run->steps, std::string(key) + ".steps");
+  }
+  return spec;
 }
 
 /// One trial in its slot.
@@ -131,7 +145,7 @@ class Stack {
       : reporter_(reporter),
         device_(device),
         num_slots_(static_cast<std::int64_t>(reporter.slots().size())),
-        spec_(reporter.slots().at(0).spec()),
+        spec_(checked(reporter.slots().at(0).spec())),
         source_(open_source(spec_.data, needs_of(spec_))),
         model_(models::make_model(model_options(spec_, num_slots_, device))),
         optimizer_(model_->parameters(), spec_.run, spec_.proxy, spec_.rule),

@@ -256,6 +256,18 @@ TEST_CASE("the user's mistakes end a trial as user_error with their text", "[wor
   spec.run.shape.head_size = 5;
   check(spec, "head");
   spec = tiny_trial();
+  spec.run.batch = 0;
+  check(spec, "run.batch must be at least 1, found 0");
+  spec = tiny_trial();
+  spec.run.steps = -1;
+  check(spec, "run.steps must be at least 1");
+  spec = tiny_trial();
+  spec.proxy.batch = 0;
+  check(spec, "proxy.batch must be at least 1");
+  spec = tiny_trial();
+  spec.proxy.shape.width = 0;
+  check(spec, "width must be at least 1");
+  spec = tiny_trial();
   spec.run.steps = 1;  // 1 - beta1 would be 4
   check(spec, "beta1");
 }
