@@ -183,7 +183,12 @@ int main(int argc, char** argv) {
   } catch (const worker::DeviceError& error) {
     std::fprintf(stderr, "tuneonce-worker: %s\n", error.what());
     return kNoDevice;
-  } catch (const std::exception& error) {  // UserError, ProtocolError: what was handed in is wrong
+  } catch (const std::exception& error) {
+    if (worker::is_device_fault(error)) {
+      std::fprintf(stderr, "tuneonce-worker: %s\n", worker::failure_of(error).message.c_str());
+      return kTrialFailed;
+    }
+    // UserError, ProtocolError: what was handed in is wrong
     std::fprintf(stderr, "tuneonce-worker: %s\n", error.what());
     return kBadInput;
   }

@@ -72,6 +72,7 @@ class Session {
     try {
       reply = question();
     } catch (const std::exception& cause) {
+      if (is_device_fault(cause)) throw;
       const auto failed = failure_of(cause);
       reply = Refused{failed.failure, failed.message};
     }

@@ -380,6 +380,7 @@ void train_stack(const std::vector<Assignment>& assignments, const Device& devic
     stack.start();
     stack.run(poll);
   } catch (const std::exception& cause) {
+    if (is_device_fault(cause)) throw;
     reporter.end_all(failure_of(cause));
   }
 }
@@ -420,6 +421,12 @@ sweeps::Failed failure_of(const std::exception& cause) {
     return {FailureClass::oom_host, "out of memory: " + first_line};
   }
   return {FailureClass::crash, first_line};
+}
+
+bool is_device_fault(const std::exception& cause) {
+  const bool from_device = dynamic_cast<const c10::AcceleratorError*>(&cause) != nullptr ||
+                           std::string_view(cause.what()).starts_with("CUDA error: ");
+  return from_device && failure_of(cause).failure == sweeps::FailureClass::crash;
 }
 
 }  // namespace worker

@@ -19,8 +19,10 @@ using PollRequests = std::function<const StopRequests&()>;
 using Emit = std::function<void(const WorkerMessage&)>;
 
 /// Trains trials of equal stack key side by side, one slot each, and ends every one of them with exactly one
-/// Ended, after Started, Progress, Curve and Checkpointed. Throws nothing of its own: what goes wrong becomes
-/// Failed with a class (bad data or values: user_error; memory: oom_gpu, oom_host; anything else: crash).
+/// Ended, after Started, Progress, Curve and Checkpointed. What goes wrong becomes Failed with a class (bad
+/// data or values: user_error; memory: oom_gpu, oom_host; anything else: crash). Only a device fault is
+/// thrown on, with no trial ended by it: the process must end, and its end says so for all of them. Were they
+/// ended first, the next trials would already be on their way to a process that can train nothing.
 ///
 /// * The objective is the held-out loss after the last update; Finished holds it with the exact floor where
 ///   there is one.
@@ -44,5 +46,9 @@ Inspected inspect(const Inspect& request);
 
 /// What an exception means for a trial.
 sweeps::Failed failure_of(const std::exception& cause);
+
+/// Whether a GPU failed in a way, other than being out of memory, after which no call of this process is sure
+/// to work again (an illegal address, a failed assertion in a kernel).
+bool is_device_fault(const std::exception& cause);
 
 }  // namespace worker

@@ -4,6 +4,8 @@
 #include <fstream>
 #include <functional>
 
+#include <c10/util/Exception.h>
+
 #include "tests/support/catch.h"
 #include "tests/worker/temporary_folder.h"
 #include "tests/worker/tiny_trial.h"
@@ -287,6 +289,24 @@ TEST_CASE("running out of memory has classes of its own", "[worker][train]") {
   const auto assignment = assignment_of(spec);
   const auto end = outcome(train({assignment}), assignment);
   CHECK(std::get<Failed>(end).failure == FailureClass::oom_host);
+}
+
+TEST_CASE("a device fault is thrown on and ends no trial", "[worker][train]") {
+  constexpr std::int32_t kIllegalAddress = 700, kOutOfMemory = 2;  // CUDA's codes
+  const c10::SourceLocation here{__func__, __FILE__, __LINE__};
+  const c10::AcceleratorError fault(here, kIllegalAddress, "CUDA error: an illegal memory access");
+  CHECK(is_device_fault(fault));
+  CHECK(is_device_fault(std::runtime_error("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling")));
+  CHECK_FALSE(is_device_fault(c10::AcceleratorError(here, kOutOfMemory, "CUDA error: out of memory")));
+  CHECK_FALSE(is_device_fault(std::runtime_error("anything else")));
+
+  Messages messages;
+  const auto emit = [&](const WorkerMessage& message) { messages.all.push_back(message); };
+  const auto assignment = assignment_of(tiny_trial());
+  CHECK_THROWS_AS(train_stack({assignment}, Device{}, emit, [&]() -> const StopRequests& { throw fault; }),
+                  c10::AcceleratorError);
+  CHECK(messages.of<Started>(assignment.trial).size() == 1);
+  CHECK(messages.of<Ended>(assignment.trial).empty());
 }
 
 TEST_CASE("curves are thinned to at most 400 points that average what they stand for", "[worker][train]") {
