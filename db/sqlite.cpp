@@ -119,6 +119,8 @@ void create_database(const fs::path& file) {
       database.exec("PRAGMA journal_mode = WAL");
     }
     sync_path(temporary);
+    // Leftovers of a database that was deleted: SQLite would replay their rows into this one.
+    for (const char* suffix : {"-journal", "-wal", "-shm"}) fs::remove(file.string() + suffix);
     fs::rename(temporary, file);
     sync_path(folder_of(file));
   } catch (...) {

@@ -4,6 +4,7 @@
 #include <fstream>
 #include <iterator>
 
+#include <SQLiteCpp/SQLiteCpp.h>
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
@@ -42,6 +43,12 @@ inline db::Store store_with(const std::filesystem::path& file, const std::vector
   auto store = db::Store::open(file, codec());
   store.add_plan(store.put_study(study(), "small.toml"), trials);
   return store;
+}
+
+/// Runs SQL on any file, as another program would.
+inline void run_sql(const std::filesystem::path& file, const std::string& sql) {
+  SQLite::Database database(file.string(), SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE);
+  database.exec(sql);
 }
 
 inline std::string bytes(const std::filesystem::path& file) {

@@ -183,10 +183,7 @@ TEST_CASE("a database holds one study, and remembers a changed text beside the o
 TEST_CASE("a database of another program is refused and not a byte of it changes", "[db][store]") {
   const TemporaryFolder folder;
   const auto file = folder / "theirs.db";
-  const std::string make =
-      "sqlite3 '" + file.string() +
-      "' 'PRAGMA journal_mode=WAL; CREATE TABLE t(x); INSERT INTO t VALUES(1);' >/dev/null";
-  REQUIRE(std::system(make.c_str()) == 0);
+  test::run_sql(file, "PRAGMA journal_mode=WAL; CREATE TABLE t(x); INSERT INTO t VALUES(1)");
   const auto before = test::bytes(file);
   CHECK(trouble([&] { db::Store::open(file, test::codec()); }) == db::Trouble::foreign);
   CHECK(trouble([&] { db::run_query(file, "SELECT 1"); }) == db::Trouble::foreign);
@@ -205,9 +202,7 @@ TEST_CASE("a newer schema is refused with both numbers and not a byte of it chan
   const TemporaryFolder folder;
   const auto file = folder / "a.db";
   test::store_with(file, {test::trial(-8)});
-  REQUIRE(std::system(("sqlite3 '" + file.string() +
-                       "' 'PRAGMA journal_mode=DELETE; PRAGMA user_version=99;' >/dev/null")
-                          .c_str()) == 0);
+  test::run_sql(file, "PRAGMA journal_mode=DELETE; PRAGMA user_version=99");
   const auto before = test::bytes(file);
   CHECK_THROWS_WITH(db::Store::open(file, test::codec()),
                     ContainsSubstring("99") && ContainsSubstring("up to 1"));
@@ -286,4 +281,18 @@ TEST_CASE("killing the writer at any moment loses no acknowledged row", "[db][st
     CHECK(complete >= rows);
     CHECK(complete <= rows + 1);
   }
+}
+
+// A killed run leaves its write-ahead log; a new database of that name once took the old rows from it.
+TEST_CASE("a database that was deleted does not come back into the next of its name", "[db][store]") {
+  const TemporaryFolder folder;
+  const auto file = folder / "a.db";
+  {
+    auto store = test::store_with(file, {test::trial(-8)});
+    std::filesystem::copy_file(file.string() + "-wal", folder / "kept");
+  }
+  std::filesystem::remove(file);
+  std::filesystem::rename(folder / "kept", file.string() + "-wal");
+  auto store = db::Store::open(file, test::codec());
+  CHECK(store.results().empty());
 }
