@@ -77,8 +77,13 @@ void check_single(sqlite3* handle, const std::string& sql) {
   const int code = sqlite3_prepare_v2(handle, sql.c_str(), -1, &statement, &rest);
   sqlite3_finalize(statement);
   if (code == SQLITE_OK && !statement) throw StoreError(Trouble::query, "query: there is no statement");
-  if (code == SQLITE_OK && std::string_view(rest).find_first_not_of(" \t\r\n;") != std::string_view::npos)
-    throw StoreError(Trouble::query, fmt::format("query: one statement at a time; found also: {}", rest));
+  while (code == SQLITE_OK && *rest) {  // more semicolons and comments are no statement
+    const char* found = rest;
+    const int next = sqlite3_prepare_v2(handle, found, -1, &statement, &rest);
+    sqlite3_finalize(statement);
+    if (next != SQLITE_OK || statement)
+      throw StoreError(Trouble::query, fmt::format("query: one statement at a time; found also: {}", found));
+  }
 }
 
 }  // namespace

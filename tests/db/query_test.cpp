@@ -77,3 +77,10 @@ TEST_CASE("a query with a mistake says which", "[db][query]") {
   CHECK_THAT(refusal(folder / "a.db", "SELECT los FROM results"), ContainsSubstring("los"));
   CHECK_THAT(refusal(folder / "a.db", "  ;"), ContainsSubstring("no statement"));
 }
+
+TEST_CASE("a comment after the statement is no second statement", "[db][query]") {
+  const TemporaryFolder folder;
+  test::store_with(folder / "a.db", {test::trial(-8)});
+  CHECK(refusal(folder / "a.db", "SELECT 1; -- only one\n ; /* really */").empty());
+  CHECK_THAT(refusal(folder / "a.db", "SELECT 1; SELECT 2"), ContainsSubstring("one statement"));
+}
