@@ -163,8 +163,8 @@ awaitable<Scheduler::End> Scheduler::run(db::Store& store) {
   }
   remove_stale_checkpoints();
 
-  asio::co_spawn(context_, housekeep(), asio::detached);
   num_serving_ = static_cast<int>(std::min(slots_.size(), queue_.size()));
+  asio::co_spawn(context_, housekeep(), asio::detached);
   all_served_.expires_at(asio::steady_timer::time_point::max());
   for (int i = 0, n = num_serving_; i < n; ++i)
     asio::co_spawn(context_, serve_and_note(slots_[static_cast<std::size_t>(i)]), asio::detached);
@@ -255,9 +255,8 @@ worker::Assign Scheduler::start_batch(Slot& slot, std::vector<db::WaitingTrial> 
                              .spec = trial.spec,
                              .checkpoint = checkpoint_file(trial.key).string(),
                              .checkpoint_seconds = options_.checkpoint_seconds});
-    events_.started(trial);
     const auto key = trial.key;
-    slot.running[key] = {std::move(trial), attempt, log};
+    events_.started((slot.running[key] = {std::move(trial), attempt, log}).trial);
   }
   return assign;
 }
@@ -307,10 +306,7 @@ void Scheduler::handle(Slot& slot, const worker::WorkerMessage& message) {
                  [&](const worker::Curve& m) {
                    if (find(slot, m)) store_->append_curve(m.trial, m.attempt, m.metric, m.steps, m.values);
                  },
-                 [&](const worker::Checkpointed& m) {
-                   // The points before a checkpoint are not sent again, so they must not be lost with us.
-                   if (find(slot, m)) store_->flush();
-                 },
+                 [&](const worker::Checkpointed& m) { find(slot, m); },
                  [&](const worker::Ended& m) {
                    if (find(slot, m)) settle(slot, m.trial, m.outcome);
                  },
@@ -356,7 +352,7 @@ void Scheduler::settle(Slot& slot, const sweeps::TrialKey& key, sweeps::Outcome 
     fs::remove(checkpoint_file(key), ignored);
   }
   events_.ended(running.trial, outcome, again);
-  count_failure(running.trial, outcome);
+  if (!again) count_failure(running.trial, outcome);
   if (again && !stopping_) queue_.push_back(running.trial);
 }
 

@@ -270,3 +270,10 @@ TEST_CASE("a worker object that goes leaves no process behind", "[orchestrator][
   worker.reset();
   CHECK(::kill(pid, 0) != 0);
 }
+
+TEST_CASE("losses that are tried again do not open the breaker", "[orchestrator][scheduler]") {
+  Bench bench;
+  bench.options.retry.stop_after = 1;
+  CHECK(bench.run("crash=2") == Scheduler::End::done);
+  CHECK(bench.count("trial WHERE state = 2") == 6);
+}
