@@ -15,7 +15,10 @@
 namespace orchestrator {
 namespace {
 
-std::string lock_file(const std::filesystem::path& database) { return database.string() + ".lock"; }
+/// Beside the file itself, whatever link the path goes through.
+std::string lock_file(const std::filesystem::path& database) {
+  return std::filesystem::weakly_canonical(database).string() + ".lock";
+}
 
 // Locks of the open file description: they end with the process, and can be asked for without being taken.
 struct flock whole_file() {

@@ -34,6 +34,12 @@ worker::Inspect inspect_question(const sweeps::Study& study) {
       .data = study.data, .context = shape.context, .vocab = shape.vocab, .eval_tokens = study.eval.tokens};
 }
 
+template <class Answer>
+Answer answer_as(const worker::WorkerMessage& message) {
+  if (const auto* answer = std::get_if<Answer>(&message)) return *answer;
+  throw ExitError(kEnvironment, "the worker answered another question than the one it was asked");
+}
+
 /// A worker that was stopped while it started or answered, say.
 bool is_exit_error(const std::exception_ptr& error) {
   try {
@@ -66,8 +72,9 @@ class Run {
   Console& console_;
   sweeps::Study study_;
   fs::path database_;
+  fs::path report_;
   asio::io_context context_{1};
-  asio::signal_set signals_{context_, SIGINT, SIGTERM, SIGHUP};
+  asio::signal_set signals_{context_};
   std::optional<ProcessLauncher> launcher_;
   std::optional<Scheduler> scheduler_;
   std::optional<OwnerLock> lock_;
@@ -82,6 +89,9 @@ Run::Run(const RunOptions& options, Console& console)
     : options_(options), console_(console), study_(sweeps::load_study(options.study_file)) {
   database_ = options.database.empty() ? default_database(study_) : options.database;
   auto slots = device_slots(study_.resources, options.num_workers, visible_gpus(), usable_cores());
+  database_ = fs::weakly_canonical(database_);  // one lock and one folder, whatever link leads here
+  report_ = options.report.empty() ? fs::path(database_).replace_extension(".html") : options.report;
+  check_report_file(report_, database_);
   db::is_our_database(database_);
   if (const auto owner = OwnerLock::owner(database_))
     throw ExitError(
@@ -97,6 +107,11 @@ Run::Run(const RunOptions& options, Console& console)
 }
 
 int Run::go() {
+  for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
+    struct sigaction now {};
+    const bool ignored = ::sigaction(number, nullptr, &now) == 0 && now.sa_handler == SIG_IGN;
+    if (!ignored) signals_.add(number);  // nohup means it
+  }
   watch_signals();
   int code = kDone;
   std::exception_ptr error;
@@ -148,10 +163,9 @@ awaitable<int> Run::work() {
 awaitable<void> Run::inspect() {
   worker::OrchestratorMessage question = inspect_question(study_);
   const auto answer = co_await scheduler_->ask(std::move(question));
-  const auto* inspected = std::get_if<worker::Inspected>(&answer);
-  if (!inspected) throw ExitError(kEnvironment, "the worker did not answer the question about the data");
-  study_.data.fingerprint = inspected->fingerprint;
-  console_.message(fmt::format("data: {}", inspected->description));
+  const auto inspected = answer_as<worker::Inspected>(answer);
+  study_.data.fingerprint = inspected.fingerprint;
+  console_.message(fmt::format("data: {}", inspected.description));
 }
 
 void Run::open_store() {
@@ -192,10 +206,9 @@ awaitable<sweeps::Analysis> Run::train_what_is_missing() {
 }
 
 int Run::conclude(const sweeps::Analysis& analysis) {
-  const fs::path report =
-      options_.report.empty() ? fs::path(database_).replace_extension(".html") : options_.report;
-  write_report(report, study_, analysis, store_->curves());
-  fmt::print("{}\n\nreport: {}\n", summary_text(study_, analysis), report.string());
+  fmt::print("{}\n\n", summary_text(study_, analysis));
+  write_report(report_, study_, analysis, store_->curves());
+  fmt::print("report: {}\n", report_.string());
   if (broken_) {
     console_.error(
         fmt::format("stopped after too many failures; mend the cause and go on with: {}", resume_command()));
@@ -284,7 +297,7 @@ void print_plan(const sweeps::Study& study, const NominalPlan& plan, const std::
 awaitable<void> make_plan(sweeps::Study& study, Scheduler& scheduler, bool measure, int num_workers) {
   worker::OrchestratorMessage data_question = inspect_question(study);
   const auto answer = co_await scheduler.ask(std::move(data_question));
-  study.data.fingerprint = std::get<worker::Inspected>(answer).fingerprint;
+  study.data.fingerprint = answer_as<worker::Inspected>(answer).fingerprint;
   const auto plan = nominal_plan(study);
   std::vector<StepTime> times;
   for (const auto& part : plan.parts) {
@@ -294,7 +307,7 @@ awaitable<void> make_plan(sweeps::Study& study, Scheduler& scheduler, bool measu
     if (!measure || known) continue;
     worker::OrchestratorMessage question = worker::Measure{.spec = spec};
     const auto measured = co_await scheduler.ask(std::move(question));
-    times.push_back({part.what, spec.run, std::get<worker::Measured>(measured)});
+    times.push_back({part.what, spec.run, answer_as<worker::Measured>(measured)});
   }
   print_plan(study, plan, times, num_workers);
   co_await scheduler.close();

@@ -10,6 +10,18 @@
 
 namespace orchestrator {
 
+void check_report_file(const std::filesystem::path& file, const std::filesystem::path& database) {
+  namespace fs = std::filesystem;
+  const auto folder = fs::absolute(file).parent_path();
+  if (!fs::is_directory(folder))
+    throw ExitError(kUsage, fmt::format("{}: there is no such folder for the report", folder.string()));
+  if (fs::is_directory(file))
+    throw ExitError(kUsage, fmt::format("{}: is a folder; name a file for the report", file.string()));
+  if (fs::weakly_canonical(file) == fs::weakly_canonical(database))
+    throw ExitError(kUsage,
+                    fmt::format("{}: is the database itself; choose another --report", file.string()));
+}
+
 void write_report(const std::filesystem::path& file, const sweeps::Study& study,
                   const sweeps::Analysis& analysis, const std::vector<db::CurveSeries>& curves) {
   Curves by_trial;

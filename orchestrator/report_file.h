@@ -7,6 +7,10 @@
 
 namespace orchestrator {
 
+/// To be asked before anything is trained: throws ExitError{kUsage} where the folder is missing or the report
+/// would replace the database.
+void check_report_file(const std::filesystem::path& file, const std::filesystem::path& database);
+
 /// Writes the report beside its final name and renames it. Throws ExitError{kEnvironment}.
 void write_report(const std::filesystem::path& file, const sweeps::Study& study,
                   const sweeps::Analysis& analysis, const std::vector<db::CurveSeries>& curves);

@@ -4,6 +4,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <fstream>
+
 #include "orchestrator/exit_code.h"
 #include "tests/support/catch.h"
 #include "tests/support/temporary_folder.h"
@@ -49,4 +51,12 @@ TEST_CASE("the lock of a killed owner is free", "[orchestrator][owner_lock]") {
   ::kill(child, SIGKILL);
   ::waitpid(child, nullptr, 0);
   CHECK_NOTHROW(OwnerLock(folder / "a.db"));
+}
+
+TEST_CASE("a link to a database leads to the same lock", "[orchestrator][owner_lock]") {
+  const TemporaryFolder folder;
+  std::ofstream(folder / "a.db") << "x";
+  std::filesystem::create_symlink(folder / "a.db", folder / "link.db");
+  const OwnerLock first(folder / "a.db");
+  CHECK_THROWS_AS(OwnerLock(folder / "link.db"), ExitError);
 }
