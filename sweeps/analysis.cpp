@@ -133,6 +133,7 @@ class Analyst {
   }
 
   void fit_sweep();
+  double transferred_log2_wd(const Optimum& fit) const;
   Hyperparameters optimum(const Optimum& fit) const;
   TargetAnalysis target(const TargetSpec& spec);
   void drift(TargetAnalysis& target);
@@ -231,12 +232,21 @@ void Analyst::fit_sweep() {
   out_.fit = fit_optimum(fit_points(out_.sweep), options);
 }
 
+/// Without a fitted WD axis there is one WD, or too few points to tell several apart: the best seen. Where WD
+/// is open on a side, the fit only says "as far as you like": no further than what was tried.
+double Analyst::transferred_log2_wd(const Optimum& fit) const {
+  if (!fit.wd_fitted) return fit.best_observed.y;
+  if (fit.wd.bracketed) return fit.wd.estimate;
+  const auto points = fit_points(out_.sweep);
+  const auto [lowest, highest] = std::ranges::minmax_element(points, {}, &FitPoint::y);
+  return std::clamp(fit.wd.estimate, lowest->y, highest->y);
+}
+
 Hyperparameters Analyst::optimum(const Optimum& fit) const {
   Hyperparameters values = study_.base;
   values.init_std = out_.init_std;
   values.lr = rounded(std::exp2(fit.lr.estimate));
-  // Without a fitted WD axis there is one WD, or too few points to tell several apart: take the best seen.
-  values.wd = rounded(std::exp2(fit.wd_fitted ? fit.wd.estimate : fit.best_observed.y));
+  values.wd = rounded(std::exp2(transferred_log2_wd(fit)));
   return values;
 }
 

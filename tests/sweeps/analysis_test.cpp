@@ -242,6 +242,17 @@ TEST_CASE("with one WD the optimum keeps it", "[sweeps][analysis]") {
   CHECK_FALSE(fitted(analysis).wd_fitted);
 }
 
+// An open side once sent targets an octave beyond anything that had been tried.
+TEST_CASE("a WD that is open on a side is transferred from within what was tried", "[sweeps][analysis]") {
+  auto study = without_scan();
+  study.search.extensions = 0;
+  const auto analysis = synthetic::run(study, {.log2_wd = 6});
+  CHECK_FALSE(fitted(analysis).wd.bracketed);
+  double highest = 0;
+  for (const auto& trial : analysis.sweep) highest = std::max(highest, trial.spec.base.wd);
+  CHECK(analysis.optimum->wd <= highest);
+}
+
 TEST_CASE("a scan of which nothing finishes ends the study", "[sweeps][analysis]") {
   const auto analysis = synthetic::run(synthetic::study(), {.diverges_at = -20});
   CHECK(analysis.stage == Stage::done);
