@@ -17,8 +17,9 @@ struct Explored {
 
 Explored explored(const std::vector<FitPoint>& points) {
   Explored levels;
+  const double lowest = lowest_loss(points);
   for (const FitPoint& point : points) {
-    if (point.diverged || !std::isfinite(point.loss)) continue;
+    if (has_diverged(point, lowest)) continue;
     levels.x.insert(point.x);
     levels.y.insert(point.y);
   }
