@@ -72,8 +72,13 @@ db::Table running_now(const fs::path& database) {
 }
 
 db::Table decided(const fs::path& database) {
+  // Decisions are stored at the end of a stage; a target that is trained already shows its loss before that.
   return db::run_query(database, R"(
-    SELECT target.name AS target, target.moe, target.loss, target.baseline_loss,
+    SELECT target.name AS target, target.moe,
+      coalesce(target.loss, (SELECT loss FROM results WHERE results.target = target.name AND role = 'target'
+        AND state = 'complete' ORDER BY trial DESC LIMIT 1)) AS loss,
+      coalesce(baseline_loss, (SELECT loss FROM results WHERE results.target = target.name AND role = 'check'
+        AND state = 'complete' ORDER BY trial DESC LIMIT 1)) AS baseline_loss,
       CASE verdict WHEN 0 THEN 'PASS' WHEN 1 THEN 'DRIFT' WHEN 2 THEN 'NOT BRACKETED' WHEN 3 THEN 'INCONCLUSIVE'
         WHEN 4 THEN 'UNUSABLE' END AS verdict, reason
     FROM target LEFT JOIN drift_check ON drift_check.target = target.name)");
@@ -120,8 +125,15 @@ nlohmann::ordered_json status_json(const fs::path& database, const db::StudyRow&
 }  // namespace
 
 fs::path choose_database(const std::string& named) {
-  if (named.ends_with(".toml")) return default_database(sweeps::load_study(named));
-  if (!named.empty()) return named;
+  if (!named.empty()) {
+    const bool study = named.ends_with(".toml");
+    const fs::path database = study ? default_database(sweeps::load_study(named)) : fs::path(named);
+    if (!fs::exists(database))
+      throw ExitError(kUsage, fmt::format("{}: there is no such database; {}", database.string(),
+                                          study ? fmt::format("`tuneonce run {}` makes it", named)
+                                                : std::string("name one that `tuneonce run` made")));
+    return database;
+  }
   std::vector<fs::path> found;
   for (const auto& entry : fs::directory_iterator(".")) {
     if (entry.path().extension() != ".db") continue;
@@ -191,8 +203,8 @@ int show_logs(const fs::path& database, const std::string& trial) {
 int show_fit(const fs::path& database, Format format) {
   const auto loaded = load(database);
   print(fit_text(loaded.study, loaded.analysis), fit_table(loaded.study, loaded.analysis), format);
-  return loaded.analysis.fit && std::holds_alternative<sweeps::Optimum>(*loaded.analysis.fit) ? kDone
-                                                                                              : kNoVerdict;
+  const auto* optimum = loaded.analysis.fit ? std::get_if<sweeps::Optimum>(&*loaded.analysis.fit) : nullptr;
+  return optimum && optimum->bracketed() ? kDone : kNoVerdict;
 }
 
 int show_transfer(const fs::path& database, Format format) {
@@ -208,15 +220,15 @@ int show_transfer(const fs::path& database, Format format) {
 
 int show_drift(const fs::path& database, Format format) {
   const auto loaded = load(database);
+  const auto text = drift_text(loaded.study, loaded.analysis);
+  if (text.empty())
+    throw ExitError(kNoVerdict, fmt::format("{}: no target has a drift check yet", database.string()));
   int code = kDone;
   for (const auto& target : loaded.analysis.targets) {
     if (!target.spec.drift) continue;
     const int one = target.drift ? sweeps::exit_code(target.drift->verdict) : kNoVerdict;
     if (code != kGateFailed && one != kDone) code = one;
   }
-  const auto text = drift_text(loaded.study, loaded.analysis);
-  if (text.empty() && format == Format::table)
-    throw ExitError(kNoVerdict, fmt::format("{}: no target has a drift check yet", database.string()));
   print(text, drift_table(loaded.analysis), format);
   return code;
 }
@@ -224,6 +236,7 @@ int show_drift(const fs::path& database, Format format) {
 int make_report(const fs::path& database, fs::path file) {
   const auto loaded = load(database, true);
   if (file.empty()) file = fs::path(database).replace_extension(".html");
+  check_report_file(file, database);
   write_report(file, loaded.study, loaded.analysis, loaded.curves);
   print(file.string() + "\n");
   return kDone;

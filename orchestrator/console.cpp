@@ -16,6 +16,12 @@ namespace {
 
 constexpr auto kProgressEvery = std::chrono::seconds(30);
 
+/// A closed pipe or a hung-up terminal must not end a run, so failures are let go.
+void write(const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), stderr);
+  std::fflush(stderr);
+}
+
 std::size_t terminal_width() {
   winsize size{};
   return ::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1 ? size.ws_col - 1u : 79u;
@@ -53,8 +59,7 @@ void Console::detail(const std::string& text) {
 void Console::progress(const std::string& text) {
   if (options_.quiet) return;
   if (terminal_) {
-    fmt::print(stderr, "\r\033[K{}", text.substr(0, terminal_width()));
-    std::fflush(stderr);
+    write("\r\033[K" + text.substr(0, terminal_width()));
     progress_shown_ = true;
   } else if (std::chrono::steady_clock::now() - last_progress_ >= kProgressEvery) {
     last_progress_ = std::chrono::steady_clock::now();
@@ -64,7 +69,7 @@ void Console::progress(const std::string& text) {
 
 void Console::print(const std::string& text) {
   clear_progress();
-  fmt::print(stderr, "{}\n", text);
+  write(text + "\n");
   log(text);
 }
 
@@ -73,7 +78,7 @@ void Console::log(const std::string& text) {
 }
 
 void Console::clear_progress() {
-  if (progress_shown_) fmt::print(stderr, "\r\033[K");
+  if (progress_shown_) write("\r\033[K");
   progress_shown_ = false;
 }
 

@@ -215,7 +215,7 @@ fs::path corpus_cache() {
 }
 
 Corpus fetch_corpus(std::string_view name, const fs::path& cache) {
-  if (name != "gcide") throw std::runtime_error(fmt::format("unknown corpus \"{}\"; known: gcide", name));
+  if (name != "gcide") throw std::invalid_argument(fmt::format("unknown corpus \"{}\"; known: gcide", name));
   const fs::path folder = cache / name;
   const fs::path text = folder / "gcide.txt";
   const bool there = fs::exists(text);

@@ -22,8 +22,8 @@ struct Corpus {
 /// $XDG_CACHE_HOME/tuneonce, or ~/.cache/tuneonce.
 std::filesystem::path corpus_cache();
 
-/// Fetches a corpus into `cache`/name unless it is there already. Throws std::runtime_error with what failed
-/// and what would help: an unknown name, no apt-get, no network, a full disk.
+/// Fetches a corpus into `cache`/name unless it is there already. Throws std::invalid_argument for an unknown
+/// name, std::runtime_error with what failed and what would help: no apt-get, no network, a full disk.
 Corpus fetch_corpus(std::string_view name, const std::filesystem::path& cache);
 
 }  // namespace orchestrator

@@ -36,7 +36,7 @@ CLI::App* add_reader(CLI::App& app, Arguments& arguments, const std::string& nam
   return command;
 }
 void add_database(CLI::App* command, Arguments& arguments) {
-  command->add_option("DB", arguments.database,
+  command->add_option("DB,--db", arguments.database,
                       "database, or study file; default: the only tuneonce database in this folder");
 }
 
@@ -48,7 +48,7 @@ void add_run(CLI::App& app, Arguments& arguments, Action& action, const std::str
   command->add_option("--report", arguments.run.report,
                       "HTML report; default: the database's name with .html");
   command->add_option("-j,--workers", arguments.run.num_workers, "workers; default: one a GPU, or one a core")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(1, 1024));
   command
       ->add_option("--stall-timeout", arguments.run.stall_seconds,
                    "seconds of silence after which a worker is killed")
@@ -132,6 +132,17 @@ void add_commands(CLI::App& app, Arguments& arguments, Action& action) {
   });
 }
 
+/// CLI11 would only say that a command is required.
+void check_command(const CLI::App& app, int argc, char** argv) {
+  if (argc < 2 || argv[1][0] == '-') return;
+  std::string known;
+  for (const auto* command : app.get_subcommands({})) {
+    if (command->get_name() == argv[1]) return;
+    known += (known.empty() ? "" : ", ") + command->get_name();
+  }
+  throw ExitError(kUsage, fmt::format("there is no command \"{}\"; known: {}", argv[1], known));
+}
+
 int exit_code_of(db::Trouble trouble) {
   switch (trouble) {
     case db::Trouble::foreign:
@@ -145,7 +156,8 @@ int exit_code_of(db::Trouble trouble) {
 }
 
 int complain(const std::exception& error, int code) {
-  fmt::print(stderr, "tuneonce: {}\n", error.what());
+  const auto line = fmt::format("tuneonce: {}\n", error.what());
+  std::fwrite(line.data(), 1, line.size(), stderr);  // fmt::print would throw where stderr is closed
   return code;
 }
 
@@ -166,8 +178,12 @@ int main(int argc, char** argv) {
   app.add_option("--log-file", arguments.console.log_file, "also write every message here, with its time");
   add_commands(app, arguments, action);
   try {
+    check_command(app, argc, argv);
     app.parse(argc, argv);
-    return action(arguments);
+    const int code = action(arguments);
+    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
+      throw ExitError(kEnvironment, "what was to be printed could not be written");
+    return code;
   } catch (const CLI::ParseError& error) {
     const int code = app.exit(error);
     return code == 0 ? kDone : kUsage;

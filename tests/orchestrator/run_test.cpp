@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <cstdlib>
 #include <fstream>
 #include <random>
 
@@ -10,6 +11,7 @@
 
 #include "db/query.h"
 #include "db/sqlite.h"
+#include "tests/db/database.h"
 #include "tests/support/catch.h"
 #include "tests/support/program.h"
 #include "tests/support/temporary_folder.h"
@@ -327,7 +329,7 @@ TEST_CASE("a missing worker program is named with the places looked at", "[orche
 TEST_CASE("a database of another program is refused untouched", "[orchestrator][run][bad_input]") {
   const TemporaryFolder folder;
   test::write_study(folder.path());
-  REQUIRE(std::system(("sqlite3 '" + (folder / "small.db").string() + "' 'CREATE TABLE t(x)'").c_str()) == 0);
+  test::run_sql(folder / "small.db", "CREATE TABLE t(x)");
   const auto before = test::read_text(folder / "small.db");
   const auto ended = tuneonce(folder.path(), {"run", "small.toml"});
   CHECK(ended.code == 2);
@@ -440,4 +442,54 @@ TEST_CASE("without a database, with several, or with a wrong word, the message s
   CHECK(tuneonce(folder.path(), {"results", "--format", "yaml"}).code == 2);
   CHECK(tuneonce(folder.path(), {}).code == 2);
   CHECK(tuneonce(folder.path(), {"--help"}).code == 0);
+}
+
+TEST_CASE("a report that cannot be written is refused before anything is trained",
+          "[orchestrator][run][bad_input]") {
+  const TemporaryFolder folder;
+  test::write_study(folder.path());
+  const auto lost = tuneonce(folder.path(), {"run", "small.toml", "--report", "missing/r.html"});
+  CHECK(lost.code == 2);
+  CHECK_THAT(lost.err, ContainsSubstring("missing"));
+  const auto same = tuneonce(folder.path(), {"run", "small.toml", "--db", "x.db", "--report", "x.db"});
+  CHECK(same.code == 2);
+  CHECK_THAT(same.err, ContainsSubstring("the database itself"));
+  CHECK(files(folder.path()) == Names{"small.toml"});
+}
+
+TEST_CASE("a word that is no command is named with the commands there are", "[orchestrator][bad_input]") {
+  const TemporaryFolder folder;
+  const auto ended = tuneonce(folder.path(), {"rnu"});
+  CHECK(ended.code == 2);
+  CHECK_THAT(ended.err, ContainsSubstring("\"rnu\"") && ContainsSubstring("run, resume"));
+}
+
+TEST_CASE("a database that is not there is the caller's mistake", "[orchestrator][bad_input]") {
+  const TemporaryFolder folder;
+  for (const char* command : {"status", "results", "best", "fit", "transfer", "drift", "report"}) {
+    const auto ended = tuneonce(folder.path(), {command, "--db", "none.db"});
+    CHECK(ended.code == 2);
+    CHECK_THAT(ended.err, ContainsSubstring("none.db"));
+  }
+}
+
+TEST_CASE("output that cannot be written is an error", "[orchestrator][bad_input]") {
+  const TemporaryFolder folder;
+  test::write_study(folder.path());
+  tuneonce(folder.path(), {"run", "small.toml"});
+  const auto command =
+      "cd '" + folder.path().string() + "' && '" TUNEONCE_PROGRAM "' results >/dev/full 2>&1";
+  CHECK(WEXITSTATUS(std::system(command.c_str())) == 6);
+}
+
+TEST_CASE("a newer schema ends the run with both numbers, untouched", "[orchestrator][run][bad_input]") {
+  const TemporaryFolder folder;
+  test::write_study(folder.path());
+  test::store_with(folder / "small.db", {});
+  test::run_sql(folder / "small.db", "PRAGMA journal_mode=DELETE; PRAGMA user_version=99");
+  const auto before = test::read_text(folder / "small.db");
+  const auto ended = tuneonce(folder.path(), {"run", "small.toml"});
+  CHECK(ended.code == 2);
+  CHECK_THAT(ended.err, ContainsSubstring("99"));
+  CHECK(test::read_text(folder / "small.db") == before);
 }
