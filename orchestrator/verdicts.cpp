@@ -193,6 +193,8 @@ std::string targets_text(const sweeps::Analysis& analysis) {
   for (const auto& target : analysis.targets) {
     const auto loss = [](const std::optional<sweeps::TrialResult>& trial) -> db::Value {
       if (!trial) return {};
+      if (trial->loss && trial->floor)
+        return fmt::format("{:.4f} ({:.4f} above the floor)", *trial->loss, *trial->loss - *trial->floor);
       if (trial->loss) return fmt::format("{:.4f}", *trial->loss);
       return std::string(sweeps::name(trial->state));
     };

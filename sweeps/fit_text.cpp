@@ -56,9 +56,9 @@ std::string best_line(const Optimum& fit) {
 }
 
 std::string near_line(const Optimum& fit) {
-  std::string line =
-      fmt::format("  near-optimal box (regret<={:.4g} nats, 95%):  LR {}..{}", fit.regret_tolerance,
-                  rate_of_log2(fit.near_lr.lo), rate_of_log2(fit.near_lr.hi));
+  std::string line = fmt::format("  near-optimal box (regret<={:.4g} nats, 95%):  ", fit.regret_tolerance);
+  if (!(fit.near_lr.hi > fit.near_lr.lo)) return line + "none yet";
+  line += fmt::format("LR {}..{}", rate_of_log2(fit.near_lr.lo), rate_of_log2(fit.near_lr.hi));
   if (fit.wd_fitted)
     line += fmt::format(", WD {}..{}", rate_of_log2(fit.near_wd.lo), rate_of_log2(fit.near_wd.hi));
   return line;
