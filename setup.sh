@@ -43,7 +43,12 @@ install_packages() {
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
-has_driver() { ldconfig -p 2>/dev/null | grep -q 'libcuda\.so\.1'; }
+# Where models/torch.cmake looks, too.
+has_driver() {
+  local libraries
+  libraries=$(PATH="$PATH:/usr/sbin:/sbin" ldconfig -p 2>/dev/null || true)
+  [[ $libraries == *libcuda.so.1* || -e /usr/local/nvidia/lib64/libcuda.so.1 || -e /usr/lib/wsl/lib/libcuda.so.1 ]]
+}
 has_toolkit() {
   compgen -G '/usr/local/cuda*/lib64/libcudart.so.13*' >/dev/null &&
     compgen -G '/usr/local/cuda*/extras/CUPTI/lib64/libcupti.so.13*' >/dev/null
@@ -52,7 +57,9 @@ has_toolkit() {
 # LibTorch is the PyPI wheel. Without a GPU driver only its CPU part is linked, which needs nothing of the
 # 4 GB of CUDA libraries but the runtime and CUPTI.
 install_torch() {
-  local stamp="$deps_dir/torch-$torch_version.ok"
+  local kind=cpu
+  ! has_driver || kind=cuda
+  local stamp="$deps_dir/torch-$torch_version-$kind.ok"
   [ -z "${TORCH_ROOT:-}" ] || {
     [ -e "$TORCH_ROOT/lib/libtorch_cpu.so" ] || {
       say "TORCH_ROOT=$TORCH_ROOT holds no lib/libtorch_cpu.so; give the folder of an installed torch package"
@@ -65,11 +72,11 @@ install_torch() {
     --root-user-action=ignore --upgrade --target "$deps_dir/python")
   mkdir -p "$deps_dir"
   say "installing LibTorch $torch_version into .deps (530 MB to download, once)"
-  if has_driver; then
+  if [ "$kind" = cuda ]; then
     "${pip[@]}" "torch==$torch_version"
   else
     "${pip[@]}" --no-deps "torch==$torch_version"
-    has_toolkit || "${pip[@]}" --no-deps nvidia-cuda-runtime nvidia-cuda-cupti
+    has_toolkit || "${pip[@]}" --no-deps 'nvidia-cuda-runtime>=13,<14' 'nvidia-cuda-cupti>=13,<14'
   fi
   touch "$stamp"
 }

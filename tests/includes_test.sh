@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Folders point one way: fails on an #include that a room may not have (the table in README.md, "Rooms").
+# Folders point one way: fails on an #include that a room may not have ("Rooms" in README.md).
 set -u
 cd "$(dirname "$0")/.."
 
