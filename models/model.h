@@ -76,7 +76,9 @@ class Model {
   std::vector<Buffer> buffers_;
 };
 
-/// The one list of model families. Throws std::invalid_argument for a shape that validate() refuses.
+/// The one list of model families. Throws std::invalid_argument for a shape that validate() refuses,
+/// and on CUDA for a MoE whose width or expert width is no multiple of 8 (bfloat16) or 4 (float32), or with
+/// more than 1023 experts.
 std::unique_ptr<Model> make_model(const ModelOptions& options);
 
 }  // namespace models

@@ -285,3 +285,22 @@ TEST_CASE("a shape, slots or tokens that cannot be are refused", "[models]") {
   options.run.shape.num_active = 9;
   CHECK_THROWS_AS(make_model(options), std::invalid_argument);
 }
+
+TEST_CASE("a MoE that CUDA's grouped product does not take is refused with what works", "[models]") {
+  const auto refused = [](ModelShape shape, bool bfloat16, const std::string& text) {
+    auto options = tiny::options(shape);
+    options.device = c10::Device(c10::kCUDA, 0);  // refused before anything is put there
+    options.bfloat16 = bfloat16;
+    CHECK_THROWS_WITH(make_model(options), ContainsSubstring(text));
+    options.device = at::kCPU;
+    CHECK_NOTHROW(make_model(options));
+  };
+  refused(tiny::moe("8e2a", 12), true,
+          "expert_width 12: a MoE on CUDA needs a multiple of 8 in bfloat16; use 8 or 16");
+  refused(tiny::moe("8e2a", 3), false,
+          "expert_width 3: a MoE on CUDA needs a multiple of 4 in float32; use 4");
+  ModelShape odd = tiny::moe("8e2a");
+  odd.width = odd.head_size = 18;
+  refused(odd, false, "width 18");
+  refused(tiny::moe("1024e2a", 8), true, "1024 experts: a MoE on CUDA has at most 1023");
+}
