@@ -67,6 +67,9 @@ class TokensSource : public WindowSource {
       return;
     }
     validation_.emplace(validation, needs.vocab);
+    if (validation_->fingerprint() == train_->fingerprint())
+      fail(validation, "holds the tokens of the training file " + train.string() +
+                           "; nothing would be held out: give another file, or none");
     const std::string both = facts_.fingerprint + validation_->fingerprint();
     facts_.fingerprint = fingerprint_of({reinterpret_cast<const std::uint8_t*>(both.data()), both.size()});
     facts_.description += " and " + validation.string();

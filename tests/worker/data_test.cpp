@@ -172,6 +172,14 @@ TEST_CASE("a folder with train.bin and val.bin needs no split", "[worker][data]"
   CHECK(open_source(with_path, kTokenNeeds)->facts().fingerprint != source->facts().fingerprint);
 }
 
+TEST_CASE("a validation file with the training tokens is refused", "[worker][data]") {
+  const TemporaryFolder folder;
+  auto spec = tokens_spec(folder.write("a.bin", raw16(1000, 5)));
+  spec.validation_path = folder.write("copy.bin", raw16(1000, 5));
+  CHECK_THROWS_WITH(open_source(spec, kTokenNeeds),
+                    ContainsSubstring("copy.bin") && ContainsSubstring("nothing would be held out"));
+}
+
 TEST_CASE("token files that are not what they should be are refused by name", "[worker][data]") {
   const TemporaryFolder folder;
   const auto refused = [&](const std::string& contents, const std::string& why) {
