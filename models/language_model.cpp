@@ -170,14 +170,12 @@ void LanguageModel::update_balance(const std::vector<bool>& active) {
 
 std::vector<double> LanguageModel::load_imbalance() const {
   if (load_KN_.empty()) return {};
-  std::vector<double> worst(static_cast<std::size_t>(options_.slots), 0.0);
-  for (const auto& load_KN : load_KN_) {
-    // Loads sum to tokens * a, so max / mean is the busiest expert's share of the tokens times N / a.
-    const at::Tensor ratio_K = at::amax(load_KN, -1).div(load_KN.mean(-1)).to(at::kCPU, at::kDouble);
-    for (std::size_t k = 0; k < worst.size(); ++k)
-      worst[k] = std::max(worst[k], ratio_K[static_cast<std::int64_t>(k)].item<double>());
-  }
-  return worst;
+  // Loads sum to tokens * a, so max / mean is the busiest expert's share of the tokens times N / a.
+  const at::Tensor load_LKN = at::stack(load_KN_);
+  const at::Tensor worst_K =
+      at::amax(load_LKN, -1).div(load_LKN.mean(-1)).amax(0).to(at::kCPU, at::kDouble);  // one copy
+  const auto* worst = worst_K.const_data_ptr<double>();
+  return {worst, worst + worst_K.numel()};
 }
 
 }  // namespace models
