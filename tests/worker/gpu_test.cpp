@@ -85,9 +85,11 @@ std::vector<double> train(const std::vector<sweeps::TrialSpec>& specs, const wor
   worker::train_stack(
       assignments, device,
       [&](const worker::WorkerMessage& message) {
-        if (const auto* ended = std::get_if<worker::Ended>(&message))
-          if (const auto* finished = std::get_if<sweeps::Finished>(&ended->outcome))
-            losses[ended->trial] = finished->loss;
+        const auto* ended = std::get_if<worker::Ended>(&message);
+        if (!ended) return;
+        if (const auto* finished = std::get_if<sweeps::Finished>(&ended->outcome))
+          losses[ended->trial] = finished->loss;
+        if (const auto* failed = std::get_if<sweeps::Failed>(&ended->outcome)) FAIL_CHECK(failed->message);
       },
       [&]() -> const worker::StopRequests& { return none; });
   std::vector<double> result;
@@ -120,7 +122,12 @@ TEST_CASE("a GPU in bfloat16 stays near the CPU in float32", "[gpu]") {
     const auto cpu = run_pass(shape_for_gpu(code), c10::kCPU, false);
     const auto cuda = run_pass(shape_for_gpu(code), c10::Device(c10::kCUDA, 0), true);
     CHECK_THAT(cuda.loss, WithinRel(cpu.loss, 1e-2));  // 8 bits of mantissa
-    CHECK(std::isfinite(cuda.loss));
+    for (std::size_t i = 0; i < cpu.gradients.size(); ++i) {
+      CHECK(cuda.gradients[i].scalar_type() == at::kFloat);
+      const double error =
+          ((cuda.gradients[i] - cpu.gradients[i]).norm() / cpu.gradients[i].norm()).item<double>();
+      CHECK(error < 0.2);  // also where a near tie sends a token to another expert
+    }
   }
 }
 
@@ -137,9 +144,14 @@ TEST_CASE("a trial trained on a GPU ends where its CPU twin ends", "[gpu]") {
 TEST_CASE("a stack of 8 slots on a GPU ends where 8 solo runs end", "[gpu]") {
   if (!gpu()) return;
   const auto device = worker::open_device("cuda:0");
+  const auto precision = GENERATE(sweeps::Precision::float32, sweeps::Precision::bfloat16);
+  const double bound = precision == sweeps::Precision::float32 ? 5e-3 : 2e-2;
   for (const char* code : {static_cast<const char*>(nullptr), "8e2a1s"}) {
     std::vector<sweeps::TrialSpec> specs;
-    for (int i = 0; i < 8; ++i) specs.push_back(teacher_trial(1e-3 * std::exp2(0.5 * i), code));
+    for (int i = 0; i < 8; ++i) {
+      specs.push_back(teacher_trial(1e-3 * std::exp2(0.5 * i), code));
+      specs.back().precision = precision;
+    }
     train({specs[0]}, device);  // warm
     auto start = std::chrono::steady_clock::now();
     const auto stacked = train(specs, device);
@@ -150,8 +162,9 @@ TEST_CASE("a stack of 8 slots on a GPU ends where 8 solo runs end", "[gpu]") {
     const double solo_seconds = seconds_since(start);
     double worst = 0;
     for (std::size_t i = 0; i < solo.size(); ++i) worst = std::max(worst, std::abs(stacked[i] - solo[i]));
-    WARN((code ? code : "dense") << ": worst difference " << worst << " nats, 8 solo runs take "
-                                 << solo_seconds / stacked_seconds << " times the stack's time");
-    CHECK(worst < 5e-3);
+    WARN(sweeps::name(precision) << ' ' << (code ? code : "dense") << ": worst difference " << worst
+                                 << " nats, 8 solo runs take " << solo_seconds / stacked_seconds
+                                 << " times the stack's time");
+    CHECK(worst < bound);
   }
 }
