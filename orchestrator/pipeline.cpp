@@ -89,7 +89,8 @@ Run::Run(const RunOptions& options, Console& console)
     : options_(options), console_(console), study_(sweeps::load_study(options.study_file)) {
   database_ = options.database.empty() ? default_database(study_) : options.database;
   auto slots = device_slots(study_.resources, options.num_workers, visible_gpus(), usable_cores());
-  database_ = fs::weakly_canonical(database_);  // one lock and one folder, whatever link leads here
+  if (fs::is_symlink(database_))
+    database_ = fs::canonical(database_);  // one folder, whatever link leads here
   report_ = options.report.empty() ? fs::path(database_).replace_extension(".html") : options.report;
   check_report_file(report_, database_);
   db::is_our_database(database_);

@@ -437,7 +437,7 @@ TEST_CASE("without a database, with several, or with a wrong word, the message s
           "[orchestrator][commands]") {
   const TemporaryFolder folder;
   CHECK(tuneonce(folder.path(), {"status"}).code == 2);
-  CHECK(tuneonce(folder.path(), {"status", "none.db"}).code == 6);
+  CHECK(tuneonce(folder.path(), {"status", "none.db"}).code == 2);
   CHECK(tuneonce(folder.path(), {"frobnicate"}).code == 2);
   CHECK(tuneonce(folder.path(), {"results", "--format", "yaml"}).code == 2);
   CHECK(tuneonce(folder.path(), {}).code == 2);
