@@ -5,7 +5,7 @@
 #include <set>
 
 #include "tests/support/catch.h"
-#include "tests/worker/temporary_folder.h"
+#include "tests/support/temporary_folder.h"
 #include "worker/data_text.h"
 
 using namespace worker;

@@ -5,7 +5,7 @@
 #include <random>
 
 #include "tests/support/catch.h"
-#include "tests/worker/temporary_folder.h"
+#include "tests/support/temporary_folder.h"
 #include "worker/data.h"
 
 using namespace worker;

@@ -6,7 +6,7 @@
 #include <thread>
 
 #include "tests/support/catch.h"
-#include "tests/worker/temporary_folder.h"
+#include "tests/support/temporary_folder.h"
 #include "tests/worker/tiny_trial.h"
 
 using namespace worker;

@@ -7,7 +7,7 @@
 #include <c10/util/Exception.h>
 
 #include "tests/support/catch.h"
-#include "tests/worker/temporary_folder.h"
+#include "tests/support/temporary_folder.h"
 #include "tests/worker/tiny_trial.h"
 #include "worker/curve.h"
 
