@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 ./setup.sh
-cmake --preset release -DTUNEONCE_TESTS=ON >/dev/null
+cmake --preset release >/dev/null
 cmake --build --preset release
 
 if [ "${1:-}" = --fast ]; then
