@@ -1,11 +1,13 @@
 #include "orchestrator/data_fetch.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <zlib.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdio>
@@ -22,6 +24,9 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::size_t kShortestDocument = 40;  // bytes; shorter articles are cross references
+
+constexpr std::array<std::string_view, 2> kFashionMnistFiles = {"train-images-idx3-ubyte.gz",
+                                                                "t10k-images-idx3-ubyte.gz"};
 
 /// "[1913 Webster]", "[WordNet 1.5 +PJC]": where an article comes from, not what it says.
 bool is_source_tag(std::string_view line) {
@@ -168,14 +173,50 @@ void write_file(const fs::path& file, const std::string& text) {
   fs::rename(partial, file);
 }
 
-void fetch_gcide(const fs::path& folder) {
+void install_gcide(const fs::path& unpacked, const fs::path& folder) {
+  write_file(folder / "gcide.txt", clean_gcide(read_gzip(unpacked / "usr/share/dictd/gcide.dict.dz")));
+}
+
+void install_fashion_mnist(const fs::path& unpacked, const fs::path& folder) {
+  for (const auto file : kFashionMnistFiles)
+    fs::rename(unpacked / "usr/share/datasets/fashion-mnist" / file, folder / file);
+}
+
+/// A corpus and the Debian package that carries it.
+struct Packaged {
+  std::string_view name;
+  std::string package;
+  std::vector<std::string_view> files;  // of its folder, once it is there
+  void (*install)(const fs::path& unpacked,
+                  const fs::path& folder);  // makes each of them, whole or not at all
+};
+
+const std::vector<Packaged>& known_corpora() {
+  static const std::vector<Packaged> corpora = {{"gcide", "dict-gcide", {"gcide.txt"}, install_gcide},
+                                                {"fashion-mnist",
+                                                 "dataset-fashion-mnist",
+                                                 {kFashionMnistFiles.begin(), kFashionMnistFiles.end()},
+                                                 install_fashion_mnist}};
+  return corpora;
+}
+
+const Packaged& find_corpus(std::string_view name) {
+  std::vector<std::string_view> known;
+  for (const auto& corpus : known_corpora()) {
+    if (corpus.name == name) return corpus;
+    known.push_back(corpus.name);
+  }
+  throw std::invalid_argument(fmt::format("unknown corpus \"{}\"; known: {}", name, fmt::join(known, ", ")));
+}
+
+void fetch(const Packaged& corpus, const fs::path& folder) {
   const fs::path work = folder / "download";
   fs::create_directories(work);
-  download_package("dict-gcide", work);
-  const auto package = find_package(work, "dict-gcide");
+  download_package(corpus.package, work);
+  const auto package = find_package(work, corpus.package);
   if (const int status = run_program({"dpkg-deb", "-x", package.string(), work.string()}); status != 0)
     throw std::runtime_error(fmt::format("dpkg-deb could not unpack {} (exit {})", package.string(), status));
-  write_file(folder / "gcide.txt", clean_gcide(read_gzip(work / "usr/share/dictd/gcide.dict.dz")));
+  corpus.install(work, folder);
   fs::remove_all(work);
 }
 
@@ -215,12 +256,14 @@ fs::path corpus_cache() {
 }
 
 Corpus fetch_corpus(std::string_view name, const fs::path& cache) {
-  if (name != "gcide") throw std::invalid_argument(fmt::format("unknown corpus \"{}\"; known: gcide", name));
+  const Packaged& corpus = find_corpus(name);
   const fs::path folder = cache / name;
-  const fs::path text = folder / "gcide.txt";
-  const bool there = fs::exists(text);
-  if (!there) fetch_gcide(folder);
-  return {folder, fs::file_size(text), !there};
+  const auto exists = [&](std::string_view file) { return fs::exists(folder / file); };
+  const bool there = std::all_of(corpus.files.begin(), corpus.files.end(), exists);
+  if (!there) fetch(corpus, folder);
+  std::uintmax_t bytes = 0;
+  for (const auto file : corpus.files) bytes += fs::file_size(folder / file);
+  return {folder, bytes, !there};
 }
 
 }  // namespace orchestrator

@@ -7,9 +7,10 @@
 namespace orchestrator {
 
 /// `tuneonce data fetch NAME`: corpora that Debian packages carry, unpacked without root and without the
-/// services the packages would start.
+/// services the packages would start. gcide (dict-gcide): a dictionary as one text file. fashion-mnist
+/// (dataset-fashion-mnist): 60,000 and 10,000 grey images of clothes, 28x28, as idx files.
 
-/// GCIDE (Debian's dict-gcide) as plain text: one document per headword, all its senses together, paragraphs
+/// GCIDE as plain text: one document per headword, all its senses together, paragraphs
 /// on one line each, documents separated by a blank line; source tags and documents under 40 bytes dropped.
 std::string clean_gcide(std::string_view dictionary);
 

@@ -123,7 +123,7 @@ void add_commands(CLI::App& app, Arguments& arguments, Action& action) {
 
   auto* data = app.add_subcommand("data", "corpora")->require_subcommand(1);
   auto* fetch = data->add_subcommand("fetch", "get a corpus into the cache and print its folder");
-  fetch->add_option("NAME", arguments.corpus, "gcide")->required();
+  fetch->add_option("NAME", arguments.corpus, "gcide or fashion-mnist")->required();
   fetch->callback([&] {
     action = [](const Arguments& a) {
       fmt::print("{}\n", fetch_corpus(a.corpus, corpus_cache()).folder.string());

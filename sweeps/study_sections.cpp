@@ -7,6 +7,7 @@
 
 #include <fmt/format.h>
 
+#include "sweeps/corpora.h"
 #include "sweeps/study_shapes.h"
 #include "sweeps/study_space.h"
 
@@ -29,7 +30,7 @@ fs::path environment_folder(const Section& section, std::string_view key, const 
 std::string resolve_path(const Section& section, std::string_view key, const std::string& text,
                          const fs::path& folder) {
   if (text.empty()) section.fail(key, "the path is empty; name a file or a folder");
-  if (text == "gcide") {
+  if (std::find(kCorpora.begin(), kCorpora.end(), text) != kCorpora.end()) {
     const char* cache = std::getenv("XDG_CACHE_HOME");
     const fs::path base =
         cache && *cache ? fs::path(cache) : environment_folder(section, key, "HOME") / ".cache";

@@ -3,7 +3,9 @@
 #include <filesystem>
 #include <fstream>
 
+#include "sweeps/corpora.h"
 #include "tests/support/catch.h"
+#include "tests/support/temporary_folder.h"
 
 using orchestrator::clean_gcide;
 namespace fs = std::filesystem;
@@ -36,7 +38,7 @@ TEST_CASE("a cross reference of a few bytes is no document", "[orchestrator][dat
 
 TEST_CASE("an unknown corpus is refused with the known ones", "[orchestrator][data]") {
   CHECK_THROWS_WITH(orchestrator::fetch_corpus("wikipedia", "/nonexistent"),
-                    ContainsSubstring("known: gcide"));
+                    ContainsSubstring("known: gcide, fashion-mnist"));
 }
 
 TEST_CASE("a corpus that is there is not fetched again", "[orchestrator][data]") {
@@ -48,4 +50,21 @@ TEST_CASE("a corpus that is there is not fetched again", "[orchestrator][data]")
   CHECK_FALSE(corpus.fetched);
   CHECK(corpus.bytes == 5);
   fs::remove_all(cache);
+}
+
+TEST_CASE("every corpus that a study may name is there to be fetched", "[orchestrator][data]") {
+  const TemporaryFolder cache;
+  std::ofstream(cache / "file") << "no folder\n";
+  for (const auto name : sweeps::kCorpora)  // known names get as far as the folder that cannot be made
+    CHECK_THROWS_AS(orchestrator::fetch_corpus(name, cache / "file"), fs::filesystem_error);
+}
+
+TEST_CASE("half a corpus is not there", "[orchestrator][data]") {
+  const TemporaryFolder cache;
+  fs::create_directories(cache / "fashion-mnist");
+  std::ofstream(cache / "fashion-mnist" / "train-images-idx3-ubyte.gz") << "kept";
+  std::ofstream(cache / "fashion-mnist" / "download") << "in the way of a download\n";
+  CHECK_THROWS_AS(orchestrator::fetch_corpus("fashion-mnist", cache.path()), fs::filesystem_error);
+  std::ofstream(cache / "fashion-mnist" / "t10k-images-idx3-ubyte.gz") << "kept too";
+  CHECK(orchestrator::fetch_corpus("fashion-mnist", cache.path()).bytes == 12);
 }

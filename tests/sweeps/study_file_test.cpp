@@ -222,6 +222,7 @@ TEST_CASE("a path may start at home, at the root, at the study's folder, or name
   CHECK(path("/texts/../a.txt") == "/a.txt");
   CHECK(path("../texts") == "/texts");
   CHECK_THAT(path("gcide"), ContainsSubstring("/tuneonce/gcide"));
+  CHECK_THAT(path("fashion-mnist"), ContainsSubstring("/tuneonce/fashion-mnist"));
   CHECK(path("./gcide") == "/studies/gcide");
 }
 
