@@ -72,7 +72,9 @@ std::vector<sweeps::TrialResult> Reader::results() const {
       SELECT trial.key, trial.spec, trial.state, results.attempts, trial.loss, trial.floor, trial.steps,
              trial.diverged_step, trial.seconds, results.device, trial.message
       FROM trial JOIN results ON results.trial = trial.id WHERE trial.state != ? ORDER BY trial.id)");
-    select.bind(1, static_cast<int>(sweeps::TrialState::pruned));
+    // Version 1 had one state for both.
+    select.bind(1, static_cast<int>(schema_version(*database_) < 2 ? sweeps::TrialState::pruned
+                                                                   : sweeps::TrialState::dropped));
     std::vector<sweeps::TrialResult> results;
     while (select.executeStep()) {
       sweeps::TrialResult& result = results.emplace_back();

@@ -49,7 +49,7 @@ class Reader {
 
   const std::filesystem::path& file() const { return file_; }
   std::optional<StudyRow> study() const;
-  /// Every trial that the study asks for (pruned ones are left out), in the order they were planned.
+  /// Every trial that the study asks for (dropped ones are left out), in the order they were planned.
   std::vector<sweeps::TrialResult> results() const;
   /// Every curve; of steps that were trained twice the later attempt's value.
   std::vector<CurveSeries> curves() const;

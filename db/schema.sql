@@ -1,4 +1,5 @@
--- The results database. README.md says what every table, view and column means and who may change it.
+-- The results database, version 1; schema_2.sql makes it version 2. README.md says what every table, view and
+-- column means and who may change it. This file is history and never changes.
 -- Numbers stand for the enumerators of sweeps/trial.h and sweeps/drift.h; the views spell them out.
 
 CREATE TABLE study (

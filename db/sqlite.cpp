@@ -45,6 +45,25 @@ void configure(SQLite::Database& database) {
   database.exec("PRAGMA foreign_keys = ON");
 }
 
+/// From version `from` to this program's, in the caller's transaction.
+void apply_schemas(SQLite::Database& database, std::int32_t from) {
+  for (auto version = from; version < kSchemaVersion; ++version)
+    database.exec(kSchemas[static_cast<std::size_t>(version)]);
+  database.exec(fmt::format("PRAGMA user_version = {}", kSchemaVersion));
+}
+
+/// A copy of everything committed, under a temporary name until it is whole.
+void back_up(SQLite::Database& database, const fs::path& copy) {
+  const fs::path temporary = copy.string() + fmt::format(".new-{}", ::getpid());
+  fs::remove(temporary);
+  SQLite::Statement vacuum(database, "VACUUM INTO ?");
+  vacuum.bind(1, temporary.string());
+  vacuum.exec();
+  sync_path(temporary);
+  fs::rename(temporary, copy);
+  sync_path(folder_of(copy));
+}
+
 Trouble trouble_of(int code) {
   switch (code & 0xff) {
     case SQLITE_CORRUPT: return Trouble::corrupt;
@@ -112,9 +131,8 @@ void create_database(const fs::path& file) {
       SQLite::Database database(temporary.string(), SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE);
       database.exec("PRAGMA synchronous = FULL");
       SQLite::Transaction transaction(database);
-      database.exec(kSchema);
+      apply_schemas(database, 0);
       database.exec(fmt::format("PRAGMA application_id = {}", kApplicationId));
-      database.exec(fmt::format("PRAGMA user_version = {}", kSchemaVersion));
       transaction.commit();
       database.exec("PRAGMA journal_mode = WAL");
     }
@@ -129,6 +147,22 @@ void create_database(const fs::path& file) {
       fs::remove(temporary.string() + suffix, ignored);
     rethrow_as_store_error(file);
   }
+}
+
+std::int32_t schema_version(SQLite::Database& database) {
+  return database.execAndGet("PRAGMA user_version").getInt();
+}
+
+void migrate_database(const fs::path& file) {
+  guarded(file, [&] {
+    const auto database = open_writer(file);
+    const auto version = schema_version(*database);
+    if (version == kSchemaVersion) return;
+    back_up(*database, file.string() + fmt::format(".v{}.bak", version));
+    SQLite::Transaction transaction(*database, SQLite::TransactionBehavior::IMMEDIATE);
+    apply_schemas(*database, version);
+    transaction.commit();
+  });
 }
 
 std::unique_ptr<SQLite::Database> open_writer(const fs::path& file) {

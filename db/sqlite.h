@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -17,9 +18,11 @@ namespace db {
 
 /// "1TUN" in the file's header (offset 68): the file is ours.
 inline constexpr std::int32_t kApplicationId = 0x3154554E;
-/// Number of the schema (offset 60). A newer one is refused.
-inline constexpr std::int32_t kSchemaVersion = 1;
-extern const char* const kSchema;
+/// Number of the schema (offset 60). A newer one is refused, an older one migrated by whoever may write.
+inline constexpr std::int32_t kSchemaVersion = 2;
+/// kSchemas[v] makes version v + 1 of version v; a new database begins empty at version 0. What a version adds
+/// stands in its file (schema_2.sql) and nowhere else.
+extern const std::array<const char*, kSchemaVersion> kSchemas;
 
 enum class Trouble {
   foreign,      // not a database, or one of another program
@@ -38,11 +41,17 @@ struct StoreError : std::runtime_error {
 
 /// Whose file it is, from its first 100 bytes and without opening it as a database, so that nothing of it or
 /// beside it is touched. False where there is no file or an empty one. Throws StoreError for everything that
-/// is not a database of this program and schema.
+/// is not a database of this program and schema (or an older one).
 bool is_our_database(const std::filesystem::path& file);
 
 /// Creates an empty database under a temporary name and renames it: it is there whole or not at all.
 void create_database(const std::filesystem::path& file);
+
+/// Brings a database of an older schema up to this one, after a copy of it as FILE.v1.bak (which replaces an
+/// older copy). Either all of it happens or none. Does nothing to one that is up to date.
+void migrate_database(const std::filesystem::path& file);
+/// Number of an open database's schema.
+std::int32_t schema_version(SQLite::Database& database);
 
 std::unique_ptr<SQLite::Database> open_writer(const std::filesystem::path& file);
 /// Sees everything committed, also while a writer is at work, and can change nothing.

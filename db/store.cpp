@@ -66,6 +66,7 @@ Store Store::open(const std::filesystem::path& file, SpecCodec codec) {
   if (!is_our_database(file)) create_database(file);
   Store store(file, std::move(codec), open_writer(file));
   guarded(file, [&] { check_sound(*store.database_, file); });
+  migrate_database(file);
   store.reopen_lost();
   return store;
 }
@@ -143,13 +144,14 @@ int Store::add_plan(std::int64_t study_id, const std::vector<sweeps::TrialSpec>&
   int added = 0;
   write([&] {
     const std::string now = now_utc();
-    SQLite::Statement prune(*database_, "UPDATE trial SET state = ?, changed = ? WHERE state = ?");
-    SQLite::bind(prune, code(TrialState::pruned), now, code(TrialState::waiting));
-    prune.exec();
+    SQLite::Statement drop(*database_, "UPDATE trial SET state = ?, changed = ? WHERE state = ?");
+    SQLite::bind(drop, code(TrialState::dropped), now, code(TrialState::waiting));
+    drop.exec();
     SQLite::Statement insert(*database_, R"(
       INSERT INTO trial (key, study_id, name, role, target, lr, wd, init_std, seed, spec, state, created, changed)
       VALUES (?, ?, ?, ?, nullif(?, ''), ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING)");
-    SQLite::Statement wait(*database_, "UPDATE trial SET state = ?, changed = ? WHERE key = ? AND state = ?");
+    SQLite::Statement wait(
+        *database_, "UPDATE trial SET state = ?, changed = ? WHERE key = ? AND state IN (?, ?)");
     for (const auto& spec : specs) {
       const auto key = sweeps::trial_key(spec);
       SQLite::bind(insert, key, study_id, spec.name, static_cast<int>(spec.role), spec.target, spec.base.lr,
@@ -157,7 +159,8 @@ int Store::add_plan(std::int64_t study_id, const std::vector<sweeps::TrialSpec>&
                    code(TrialState::waiting), now, now);
       added += insert.exec();
       insert.reset();
-      SQLite::bind(wait, code(TrialState::waiting), now, key, code(TrialState::pruned));
+      SQLite::bind(wait, code(TrialState::waiting), now, key, code(TrialState::dropped),
+                   code(TrialState::pruned));
       wait.exec();
       wait.reset();
     }

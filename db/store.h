@@ -34,7 +34,7 @@ bool counts_as_loss(sweeps::FailureClass failure);
 /// REQUIRES: the caller holds the database's owner lock. Every method throws StoreError.
 class Store : public Reader {
  public:
-  /// Opens `file`, or creates it. Rows still `running` have no living owner and go back to waiting.
+  /// Opens `file`, creates it, or migrates it from an older schema after a copy. Rows still `running` have no living owner and go back to waiting.
   static Store open(const std::filesystem::path& file, SpecCodec codec);
   Store(Store&&) noexcept;
   ~Store();
@@ -44,7 +44,8 @@ class Store : public Reader {
   std::int64_t put_study(const sweeps::Study& study, const std::filesystem::path& study_file);
 
   /// Afterwards exactly those of `specs` that have not ended wait: unknown keys become waiting rows, known
-  /// ones are left alone, waiting trials that nobody asks for any more are pruned. Returns the new rows.
+  /// ones are left alone, waiting trials that nobody asks for any more are dropped, and dropped and pruned ones
+  /// that are asked for wait again. Returns the new rows.
   int add_plan(std::int64_t study_id, const std::vector<sweeps::TrialSpec>& specs);
   std::vector<WaitingTrial> waiting() const;
 

@@ -27,7 +27,7 @@ constexpr double kChipWidth = 52, kChipHeight = 22;  // pixels, of a cell that i
 struct Cell {
   double x = 0, y = 0;  // octaves
   double loss = 0;      // mean over complete replicates
-  int complete = 0, diverged = 0, failed = 0, open = 0;
+  int complete = 0, diverged = 0, pruned = 0, failed = 0, open = 0;
   std::string label;
 };
 
@@ -45,8 +45,8 @@ std::vector<Cell> cells(const std::vector<TrialResult>& trials) {
         ++cell.complete;
         break;
       case TrialState::diverged: ++cell.diverged; break;
-      case TrialState::failed:
-      case TrialState::pruned: ++cell.failed; break;
+      case TrialState::failed: ++cell.failed; break;
+      case TrialState::pruned: ++cell.pruned; break;
       default: ++cell.open;
     }
   }
@@ -133,6 +133,7 @@ std::string tooltip(const Cell& cell, double lowest) {
     text += fmt::format(": loss {:.5f}, {:.5f} above the lowest", cell.loss, cell.loss - lowest);
   if (cell.complete > 1) text += fmt::format(" (mean of {})", cell.complete);
   if (cell.diverged > 0) text += fmt::format("; {} diverged", cell.diverged);
+  if (cell.pruned > 0) text += fmt::format("; {} pruned", cell.pruned);
   if (cell.failed > 0) text += fmt::format("; {} failed", cell.failed);
   if (cell.open > 0) text += fmt::format("; {} to be trained", cell.open);
   return text;

@@ -61,8 +61,9 @@ std::string cell(const db::Value& value) {
 db::Table num_by_state(const fs::path& database) {
   return db::run_query(database, R"(
     SELECT role, target, count(*) AS trials, sum(state = 'waiting') AS waiting, sum(state = 'running') AS running,
-      sum(state = 'complete') AS complete, sum(state = 'diverged') AS diverged, sum(state = 'failed') AS failed
-    FROM results WHERE state != 'pruned' GROUP BY role, target ORDER BY min(trial))");
+      sum(state = 'complete') AS complete, sum(state = 'diverged') AS diverged, sum(state = 'pruned') AS pruned,
+      sum(state = 'failed') AS failed
+    FROM results WHERE state != 'dropped' GROUP BY role, target ORDER BY min(trial))");
 }
 
 db::Table running_now(const fs::path& database) {
@@ -164,7 +165,7 @@ int show_status(const fs::path& database, Format format) {
 }
 
 int show_results(const fs::path& database, Format format) {
-  print(db::run_query(database, "SELECT * FROM results WHERE state != 'pruned' ORDER BY trial"), format);
+  print(db::run_query(database, "SELECT * FROM results WHERE state != 'dropped' ORDER BY trial"), format);
   return kDone;
 }
 

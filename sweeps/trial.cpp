@@ -126,6 +126,7 @@ std::string_view name(TrialState state) {
     case TrialState::diverged: return "diverged";
     case TrialState::failed: return "failed";
     case TrialState::pruned: return "pruned";
+    case TrialState::dropped: return "dropped";
   }
   throw std::logic_error("name: unknown TrialState");
 }

@@ -22,8 +22,16 @@ enum class TrialRole {
 
 /// Stored in the database; add at the end only.
 /// waiting -> running -> complete | diverged | failed; back to waiting when an attempt is lost and retries
-/// remain.
-enum class TrialState { waiting = 0, running = 1, complete = 2, diverged = 3, failed = 4, pruned = 5 };
+/// remain. Stopped early: running -> pruned. Nobody asks for it any more: waiting -> dropped.
+enum class TrialState {
+  waiting = 0,
+  running = 1,
+  complete = 2,
+  diverged = 3,
+  failed = 4,
+  pruned = 5,
+  dropped = 6
+};
 
 /// Base values, in rule coordinates: what the proxy would use. group_scaling() turns them into a group's
 /// values.
