@@ -10,4 +10,10 @@ at::Tensor attention(const at::Tensor& x_KRD, const AttentionWeights& weights, s
   return ops::linear(ops::causal_attention(qkv_KRC, T, head_size, table), weights.out_KDD);
 }
 
+at::Tensor bidirectional_attention(const at::Tensor& x_KRD, const AttentionWeights& weights, std::int64_t T,
+                                   std::int64_t head_size) {
+  const at::Tensor qkv_KRC = ops::linear(x_KRD, weights.qkv_KDC);
+  return ops::linear(ops::bidirectional_attention(qkv_KRC, T, head_size), weights.out_KDD);
+}
+
 }  // namespace models

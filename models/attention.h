@@ -1,5 +1,6 @@
 #pragma once
 
+#include "models/ops/bidirectional_attention.h"
 #include "models/ops/causal_attention.h"
 
 namespace models {
@@ -14,5 +15,9 @@ struct AttentionWeights {
 /// branch multiplier group_scaling(attention).forward.
 at::Tensor attention(const at::Tensor& x_KRD, const AttentionWeights& weights, std::int64_t T,
                      std::int64_t head_size, const ops::RotaryTable& table);
+
+/// Self-attention in both directions, without positions; otherwise as above.
+at::Tensor bidirectional_attention(const at::Tensor& x_KRD, const AttentionWeights& weights, std::int64_t T,
+                                   std::int64_t head_size);
 
 }  // namespace models

@@ -34,6 +34,10 @@ void Model::initialise(std::int64_t slot, std::uint64_t seed, double init_std) {
       mine.fill_(1);
       continue;
     }
+    if (spec.group == TensorGroup::modulation) {  // adaLN-zero: a fresh block is the identity
+      mine.zero_();
+      continue;
+    }
     const auto scaling = group_scaling(spec.group, options_.run, options_.proxy, options_.rule);
     const at::Tensor numbers = at::empty(spec.dims, at::kFloat);
     fill_normal({numbers.mutable_data_ptr<float>(), static_cast<std::size_t>(numbers.numel())},

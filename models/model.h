@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -12,7 +13,8 @@
 
 namespace models {
 
-/// Axes: K slots (trials side by side), B sequences, T tokens, V vocabulary.
+/// Axes: K slots (trials side by side), B sequences or images, T tokens, V vocabulary, C channels, S image
+/// size.
 
 /// One parameter of all slots.
 struct Parameter {
@@ -23,6 +25,19 @@ struct Parameter {
 struct Buffer {
   std::string name;
   at::Tensor value;
+};
+
+/// What one loss() sees, for all slots, on the model's device: tokens for a language model; images, noise and
+/// times for a diffusion model.
+struct Batch {
+  Batch(at::Tensor tokens) : tokens_KBT(std::move(tokens)) {}
+  Batch(at::Tensor images, at::Tensor noise, at::Tensor times)
+      : images_KBCSS(std::move(images)), noise_KBCSS(std::move(noise)), times_KB(std::move(times)) {}
+
+  at::Tensor tokens_KBT;    // [K, B, T+1] int64: inputs are the first T, targets the last T
+  at::Tensor images_KBCSS;  // [K, B, C, S, S] float32, pixels in about [-1, 1]
+  at::Tensor noise_KBCSS;   // the same shape
+  at::Tensor times_KB;      // [K, B] float32 in (0, 1)
 };
 
 /// How several slots are worked on. together: one call for all (batched products, what CUDA wants).
@@ -52,14 +67,15 @@ class Model {
   std::vector<Buffer>& buffers() { return buffers_; }
   const ModelOptions& options() const { return options_; }
 
-  /// Fills slot k's weights: normal, std = init_std * group_scaling().init_std, norm gains 1, buffers 0.
+  /// Fills slot k's weights: normal, std = init_std * group_scaling().init_std, norm gains 1, modulations and
+  /// buffers 0.
   /// The generator is keyed by (seed, tensor name): independent of K, of k and of the device.
   void initialise(std::int64_t slot, std::uint64_t seed, double init_std);
 
-  /// Mean next-token loss of each slot, nats, [K] float32, with a graph unless gradients are off.
-  /// tokens [K, B, T+1] int64 on the model's device: inputs are the first T, targets the last T.
-  /// Throws std::invalid_argument for another shape, or for T above the context.
-  virtual at::Tensor loss(const at::Tensor& tokens_KBT) = 0;
+  /// Mean loss of each slot, [K] float32, with a graph unless gradients are off: of the next token in nats,
+  /// or of a velocity as squared error per pixel. Throws std::invalid_argument for a batch of another family
+  /// or shape, or for T above the context.
+  virtual at::Tensor loss(const Batch& batch) = 0;
 
   /// After an optimizer step: moves the balancing bias by the expert load of the last loss() with a graph.
   /// Slots with active[k] == false are left alone.

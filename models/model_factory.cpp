@@ -1,5 +1,6 @@
 #include <stdexcept>
 
+#include "models/diffusion_model.h"
 #include "models/language_model.h"
 #include "models/model.h"
 #include "models/ops/grouped_mm.h"
@@ -36,6 +37,7 @@ std::unique_ptr<Model> make_model(const ModelOptions& options) {
   if (options.device.is_cuda()) validate_for_cuda(options);
   switch (options.run.shape.family) {
     case ModelFamily::language_model: return std::make_unique<LanguageModel>(options);
+    case ModelFamily::diffusion_model: return std::make_unique<DiffusionModel>(options);
   }
   throw std::logic_error("make_model: unknown ModelFamily");
 }

@@ -53,7 +53,8 @@ GroupScaling mup(TensorGroup group, const ModelShape& target, const ModelShape& 
     case TensorGroup::ffn_up:
     case TensorGroup::router:
     case TensorGroup::expert_up:
-    case TensorGroup::shared_up: return mup_matrix(rho_d, options);
+    case TensorGroup::shared_up:
+    case TensorGroup::modulation: return mup_matrix(rho_d, options);
     case TensorGroup::ffn_down:
     case TensorGroup::expert_down: return mup_matrix(rho_hidden, options);
     // The shared experts are stored as one FFN of width s*h, but each is a matrix of fan-in h.
@@ -97,7 +98,8 @@ GroupScaling complete_mue(TensorGroup group, const ModelShape& target, const Mod
     case TensorGroup::ffn_up:
     case TensorGroup::router:
     case TensorGroup::expert_up:
-    case TensorGroup::shared_up: return hidden;
+    case TensorGroup::shared_up:
+    case TensorGroup::modulation: return hidden;
     case TensorGroup::attention: return times(hidden, {.forward = branch});
     case TensorGroup::ffn_down:
     case TensorGroup::expert_down:
@@ -179,6 +181,7 @@ std::string_view source(TensorGroup group, Parameterization rule) {
     case TensorGroup::router:
     case TensorGroup::expert_up:
     case TensorGroup::shared_up: return "Complete-muE width; CompleteP depth; eps Complete(d)P";
+    case TensorGroup::modulation: return "hidden (Zheng et al., arXiv:2505.15270); starts at zero";
     case TensorGroup::ffn_down:
     case TensorGroup::expert_down:
     case TensorGroup::shared_down:

@@ -15,7 +15,31 @@ void require_positive(std::int64_t value, const char* what) {
   if (value < 1) throw std::invalid_argument(std::string(what) + " must be at least 1, found " + text(value));
 }
 
+void validate_images(const ModelShape& shape) {
+  require_positive(shape.image_size, "image_size");
+  require_positive(shape.channels, "channels");
+  require_positive(shape.patch, "patch");
+  if (shape.image_size % shape.patch != 0)
+    throw std::invalid_argument("patch " + text(shape.patch) + " does not divide the image size " +
+                                text(shape.image_size));
+  const std::int64_t side = shape.image_size / shape.patch;
+  if (shape.context != side * side)
+    throw std::invalid_argument("context must be the " + text(side * side) + " patches of an image, found " +
+                                text(shape.context));
+  if (shape.width % 4 != 0)
+    throw std::invalid_argument("width must be a multiple of 4 (two-dimensional positions), found " +
+                                text(shape.width));
+}
+
 }  // namespace
+
+std::string_view name(ModelFamily family) {
+  switch (family) {
+    case ModelFamily::language_model: return "language_model";
+    case ModelFamily::diffusion_model: return "diffusion_model";
+  }
+  throw std::logic_error("name: unknown ModelFamily");
+}
 
 std::string_view name(TensorGroup group) {
   switch (group) {
@@ -31,6 +55,7 @@ std::string_view name(TensorGroup group) {
     case TensorGroup::shared_down: return "shared_down";
     case TensorGroup::final_norm: return "final_norm";
     case TensorGroup::head: return "head";
+    case TensorGroup::modulation: return "modulation";
   }
   throw std::logic_error("name: unknown TensorGroup");
 }
@@ -40,7 +65,9 @@ void validate(const ModelShape& shape) {
   require_positive(shape.depth, "depth");
   require_positive(shape.head_size, "head_size");
   require_positive(shape.context, "context");
-  if (shape.vocab < 2) throw std::invalid_argument("vocab must be at least 2, found " + text(shape.vocab));
+  if (shape.is_diffusion()) validate_images(shape);
+  if (!shape.is_diffusion() && shape.vocab < 2)
+    throw std::invalid_argument("vocab must be at least 2, found " + text(shape.vocab));
   if (shape.width % shape.head_size != 0)
     throw std::invalid_argument("head_size " + text(shape.head_size) + " does not divide width " +
                                 text(shape.width));
@@ -119,9 +146,12 @@ std::int64_t TensorSpec::numel() const {
 std::vector<TensorSpec> tensor_specs(const ModelShape& shape) {
   const auto d = shape.width;
   std::vector<TensorSpec> specs;
-  specs.push_back({"embedding", TensorGroup::embedding, {shape.vocab, d}});
+  const bool diffusion = shape.is_diffusion();
+  specs.push_back({"embedding", TensorGroup::embedding, {diffusion ? shape.patch_pixels() : shape.vocab, d}});
+  if (diffusion) specs.push_back({"time", TensorGroup::embedding, {kTimeFeatures, d}});
   for (std::int64_t layer = 0; layer < shape.depth; ++layer) {
     const std::string block = "blocks." + text(layer) + ".";
+    if (diffusion) specs.push_back({block + "modulation", TensorGroup::modulation, {d, 6 * d}});
     specs.push_back({block + "attention.norm", TensorGroup::norm, {d}});
     specs.push_back({block + "attention.qkv", TensorGroup::attention, {d, 3 * d}});
     specs.push_back({block + "attention.out", TensorGroup::attention, {d, d}});
@@ -144,7 +174,8 @@ std::vector<TensorSpec> tensor_specs(const ModelShape& shape) {
     }
   }
   specs.push_back({"final_norm", TensorGroup::final_norm, {d}});
-  specs.push_back({"head", TensorGroup::head, {d, shape.vocab}});
+  if (diffusion) specs.push_back({"final_modulation", TensorGroup::modulation, {d, 2 * d}});
+  specs.push_back({"head", TensorGroup::head, {d, diffusion ? shape.patch_pixels() : shape.vocab}});
   return specs;
 }
 
@@ -163,6 +194,12 @@ double training_flops_per_token(const ModelShape& shape) {
   for (const auto& spec : tensor_specs(shape)) {
     switch (spec.group) {
       case TensorGroup::embedding:
+        if (spec.name == "embedding" && shape.is_diffusion())  // a matrix product, not a row picked
+          matrix_parameters += static_cast<double>(spec.numel());
+        break;
+      case TensorGroup::modulation:  // once an image; so the time features, which are next to nothing
+        matrix_parameters += static_cast<double>(spec.numel()) / static_cast<double>(shape.context);
+        break;
       case TensorGroup::norm:
       case TensorGroup::final_norm: break;
       case TensorGroup::expert_up:
@@ -173,7 +210,7 @@ double training_flops_per_token(const ModelShape& shape) {
     }
   }
   const auto attention = static_cast<double>(shape.depth * shape.context * shape.width);
-  return 6 * matrix_parameters + 6 * attention;
+  return 6 * matrix_parameters + (shape.is_diffusion() ? 12 : 6) * attention;
 }
 
 }  // namespace models

@@ -7,7 +7,8 @@
 
 namespace models {
 
-enum class ModelFamily { language_model };
+enum class ModelFamily { language_model, diffusion_model };
+std::string_view name(ModelFamily family);
 
 /// Rows of the rule table: tensors that one rule treats alike. `models/README.md` shows the table.
 enum class TensorGroup {
@@ -23,6 +24,7 @@ enum class TensorGroup {
   shared_down,
   final_norm,
   head,
+  modulation,  // diffusion: time features to shift, scale and gate (adaLN-zero); start at zero
 };
 std::string_view name(TensorGroup group);
 
@@ -34,22 +36,29 @@ struct ModelShape {
   std::int64_t width = 128;  // d, residual width
   std::int64_t depth = 4;    // L, blocks
   std::int64_t head_size = 32;
-  std::int64_t context = 128;  // tokens in a sequence
-  std::int64_t vocab = 256;
+  std::int64_t context = 128;     // tokens in a sequence; of a diffusion model, the patches of an image
+  std::int64_t vocab = 256;       // of a language model
   std::int64_t ffn_width = 128;   // H of a dense FFN; unused by a MoE
   std::int64_t num_experts = 0;   // N
   std::int64_t num_active = 0;    // a
   std::int64_t num_shared = 0;    // s
   std::int64_t num_groups = 1;    // g; a/g experts are chosen in each group of N/g
   std::int64_t expert_width = 0;  // h
+  std::int64_t image_size = 0;    // S of a diffusion model's images, [channels, S, S]
+  std::int64_t channels = 0;
+  std::int64_t patch = 0;  // side of the squares that are a diffusion model's tokens
 
+  bool is_diffusion() const { return family == ModelFamily::diffusion_model; }
+  std::int64_t patch_pixels() const { return channels * patch * patch; }
   bool is_moe() const { return num_experts > 0; }
   std::int64_t num_heads() const { return width / head_size; }
   bool operator==(const ModelShape&) const = default;
 };
 
 /// Throws std::invalid_argument with what is wrong and what would work: sizes below one, a head size that
-/// does not divide the width or is odd (rotary embedding), a > N, groups that do not divide N and a.
+/// does not divide the width or is odd (rotary embedding), a > N, groups that do not divide N and a; of a
+/// diffusion model, a patch that does not divide the image, a context that is not the number of patches, a
+/// width that is no multiple of 4 (two-dimensional sine and cosine positions).
 void validate(const ModelShape& shape);
 
 /// H_act, the hidden width one token goes through: `ffn_width`, or (a + s) * h.
@@ -66,6 +75,9 @@ struct MoeCode {
 MoeCode parse_moe_code(std::string_view code);
 /// "dense" or the name code.
 std::string moe_code(const ModelShape& shape);
+
+/// Sines and cosines of a diffusion model's time.
+inline constexpr std::int64_t kTimeFeatures = 32;
 
 /// One parameter tensor, without the slot axis.
 struct TensorSpec {
@@ -84,8 +96,9 @@ struct ParameterCount {
 };
 ParameterCount count_parameters(const ModelShape& shape);
 
-/// Training FLOPs per token: 6 * active matrix parameters (head and router in, embedding out)
-/// + 6 * L * T * d for causal attention.
+/// Training FLOPs per token (patch): 6 * active matrix parameters (head and router in, a language model's
+/// embedding out, a diffusion model's modulations once an image) + 6 * L * T * d for causal attention, twice
+/// that for a diffusion model's.
 double training_flops_per_token(const ModelShape& shape);
 
 }  // namespace models

@@ -30,8 +30,12 @@ namespace fs = std::filesystem;
 
 worker::Inspect inspect_question(const sweeps::Study& study) {
   const auto& shape = study.proxy.shape;
-  return {
-      .data = study.data, .context = shape.context, .vocab = shape.vocab, .eval_tokens = study.eval.tokens};
+  return {.data = study.data,
+          .context = shape.context,
+          .vocab = shape.vocab,
+          .eval_tokens = study.eval.tokens,
+          .image_size = shape.image_size,
+          .channels = shape.channels};
 }
 
 template <class Answer>

@@ -17,6 +17,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int kDriftDesignPoints = 7;
+constexpr std::int64_t kDefaultEvalImages = 1024;
 constexpr double kMaxSeed = 9223372036854775807.0;
 
 fs::path environment_folder(const Section& section, std::string_view key, const char* variable) {
@@ -55,14 +56,47 @@ void read_head(const Section& root, Study& study) {
   study.seed = static_cast<std::uint64_t>(root.whole("seed", 1, {.low = 0, .high = kMaxSeed}));
 }
 
-void read_data(const Section& root, const fs::path& folder, Study& study) {
-  root.require("data", "write [data] with source = \"teacher\", \"text\" or \"tokens\"");
-  const Section section =
-      root.table("data", {"source", "path", "validation_path", "holdout", "teacher_seed"});
-  section.require("source", "write source = \"teacher\", \"text\" or \"tokens\"");
-  const std::string source =
-      section.choice("source", "", {"teacher", "text", "tokens"}, {"templates", "images"});
+/// [data] of a source of images; their size goes into the proxy's shape.
+void read_image_data(const Section& section, const std::string& source, const fs::path& folder,
+                     Study& study) {
   auto& data = study.data;
+  auto& shape = study.proxy.shape;
+  const bool built_in = source == "templates";
+  data.source = built_in ? DataSource::templates : DataSource::images;
+  section.refuse("teacher_seed", fmt::format("source \"{}\" has no teacher", source));
+  for (const auto key : {"validation_path", "holdout"})
+    section.refuse(key, built_in ? "the built-in templates make their own held-out images"
+                                 : "the held-out images are the data set's test images");
+  shape.image_size = section.whole("image_size", built_in ? 8 : 28, {.low = 1, .high = 1024});
+  shape.channels = section.whole("channels", 1, {.low = 1, .high = 16});
+  if (built_in) {
+    section.refuse("path", "the built-in templates make their own images");
+    data.teacher_seed = static_cast<std::uint64_t>(
+        section.whole("template_seed", static_cast<std::int64_t>(study.seed), {.low = 0, .high = kMaxSeed}));
+    return;
+  }
+  section.refuse("template_seed", "source \"images\" has no templates");
+  section.require("path", "name the folder of the images");
+  data.path = resolve_path(section, "path", section.text("path", ""), folder);
+}
+
+void read_data(const Section& root, const fs::path& folder, Study& study) {
+  static constexpr const char* kSources =
+      "source = \"teacher\", \"text\" or \"tokens\" for a language model, \"templates\" or \"images\" for a "
+      "diffusion model";
+  root.require("data", fmt::format("write [data] with {}", kSources));
+  const Section section = root.table("data", {"source", "path", "validation_path", "holdout", "teacher_seed",
+                                              "template_seed", "image_size", "channels"});
+  section.require("source", fmt::format("write {}", kSources));
+  const std::string source =
+      section.choice("source", "", {"teacher", "text", "tokens", "templates", "images"});
+  auto& data = study.data;
+  if (source == "templates" || source == "images") {
+    read_image_data(section, source, folder, study);
+    return;
+  }
+  for (const auto key : {"template_seed", "image_size", "channels"})
+    section.refuse(key, fmt::format("source \"{}\" has no images", source));
   if (source == "teacher") {
     data.source = DataSource::teacher;
     for (const auto key : {"path", "validation_path", "holdout"})
@@ -121,10 +155,16 @@ void read_train(const Section& root, Study& study) {
   study.balancing = section.choice("balance", "bias", {"bias", "none"}, {"aux"}) == "none" ? Balancing::none
                                                                                            : Balancing::bias;
 
-  const Section eval = section.table("eval", {"tokens", "every"});
-  study.eval.tokens = eval.whole("tokens", study.eval.tokens, at_least(1));
+  const Section eval = section.table("eval", {"tokens", "images", "every"});
   study.eval.every = eval.number("every", study.eval.every, {.low = 0, .high = 1, .low_open = true});
   const auto context = study.proxy.shape.context;
+  if (study.proxy.shape.is_diffusion()) {
+    eval.refuse("tokens", "a diffusion model is evaluated on images; give images = 1024");
+    study.eval.tokens = eval.whole("images", kDefaultEvalImages, {.low = 1, .high = 1 << 24}) * context;
+    return;
+  }
+  eval.refuse("images", "a language model is evaluated on tokens; give tokens = 131072");
+  study.eval.tokens = eval.whole("tokens", study.eval.tokens, at_least(1));
   if (study.eval.tokens < context)
     eval.fail("tokens", fmt::format("{} is less than one sequence; give at least the context, {}",
                                     study.eval.tokens, context));

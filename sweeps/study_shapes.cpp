@@ -109,22 +109,57 @@ TargetSpec read_target(const Setting& setting, std::size_t index, const Section&
   return target;
 }
 
+/// What the model is made for must be what the source holds.
+void read_family(const Section& section, Study& study) {
+  const std::string family =
+      section.choice("family", "language_model", {"language_model", "diffusion_model"}, {"command"});
+  const bool diffusion = family == "diffusion_model", images = has_images(study.data.source);
+  if (diffusion && !images)
+    section.fail("family", fmt::format("a diffusion model learns from images, but [data] source \"{}\" has "
+                                       "tokens; use \"templates\" or \"images\"",
+                                       name(study.data.source)));
+  if (!diffusion && images)
+    section.fail("family", fmt::format("[data] source \"{}\" has images, which a language model cannot read; "
+                                       "write family = \"diffusion_model\"",
+                                       name(study.data.source)));
+  if (diffusion) study.proxy.shape.family = models::ModelFamily::diffusion_model;
+}
+
+/// The tokens of a diffusion model: the patches of the source's images.
+void read_patches(const Section& section, models::ModelShape& shape) {
+  section.refuse("context", "a diffusion model's tokens are the patches of an image; patch is their side");
+  section.refuse("vocab", "a diffusion model has no vocabulary");
+  shape.patch = section.whole("patch", 2, at_least(1));
+  const auto side = shape.image_size / shape.patch;
+  shape.context = side * side;
+  shape.vocab = 0;
+  if (side * shape.patch != shape.image_size)
+    section.fail("patch", fmt::format("{} does not divide the image size, {} ([data] image_size)",
+                                      shape.patch, shape.image_size));
+}
+
 }  // namespace
 
 void read_model(const Section& root, Study& study) {
   root.require("model", "write [model] with the dense proxy's width, depth, head_size and context");
   const Section section = root.table("model", {"family", "width", "depth", "head_size", "expansion",
-                                               "context", "vocab", "moe", "expert_width"});
-  section.choice("family", "language_model", {"language_model"}, {"diffusion_model", "command"});
+                                               "context", "vocab", "patch", "moe", "expert_width"});
+  read_family(section, study);
   for (const auto key : {"moe", "expert_width"})
     section.refuse(key, "the proxy is dense; experts belong in a [[target]]");
   auto& shape = study.proxy.shape;
   shape.width = section.whole("width", shape.width, at_least(1));
   shape.depth = section.whole("depth", shape.depth, at_least(1));
   shape.head_size = section.whole("head_size", shape.head_size, at_least(1));
-  shape.context = section.whole("context", shape.context, at_least(1));
   shape.ffn_width =
       hidden_width(section, "expansion", section.number("expansion", 1, kPositive), shape.width);
+  if (shape.is_diffusion()) {
+    read_patches(section, shape);
+    placed(section, {"head_size", "patch", "width", "depth"}, "[model]", [&] { models::validate(shape); });
+    return;
+  }
+  section.refuse("patch", "a language model has no patches; context is its tokens");
+  shape.context = section.whole("context", shape.context, at_least(1));
   if (study.data.source == DataSource::tokens) {
     section.require("vocab", "token files do not say how many ids there are; GPT-2's are 50257");
     shape.vocab = section.whole("vocab", 0, at_least(2));

@@ -22,9 +22,17 @@ std::string quoted(const std::string& text) {
 
 std::string list(const std::vector<double>& values) { return fmt::format("[{}]", fmt::join(values, ", ")); }
 
-std::string data_text(const DataSpec& data) {
+std::string image_data_text(const DataSpec& data, const models::ModelShape& shape) {
+  const std::string size = fmt::format("image_size = {}\nchannels = {}\n", shape.image_size, shape.channels);
+  if (data.source == DataSource::templates)
+    return size + fmt::format("template_seed = {}\n", data.teacher_seed);
+  return fmt::format("path = {}\n", quoted(data.path)) + size;
+}
+
+std::string data_text(const DataSpec& data, const models::ModelShape& shape) {
   std::string text = fmt::format("\n[data]\nsource = \"{}\"\n", name(data.source));
   if (data.source == DataSource::teacher) return text + fmt::format("teacher_seed = {}\n", data.teacher_seed);
+  if (has_images(data.source)) return text + image_data_text(data, shape);
   text += fmt::format("path = {}\n", quoted(data.path));
   if (!data.validation_path.empty())
     return text + fmt::format("validation_path = {}\n", quoted(data.validation_path));
@@ -37,10 +45,11 @@ double expansion(const models::ModelShape& shape) {
 
 std::string model_text(const Study& study) {
   const auto& shape = study.proxy.shape;
-  std::string text = fmt::format(
-      "\n[model]\nfamily = \"language_model\"\nwidth = {}\ndepth = {}\nhead_size = {}\nexpansion = "
-      "{}\ncontext = {}\n",
-      shape.width, shape.depth, shape.head_size, expansion(shape), shape.context);
+  std::string text =
+      fmt::format("\n[model]\nfamily = \"{}\"\nwidth = {}\ndepth = {}\nhead_size = {}\nexpansion = {}\n",
+                  models::name(shape.family), shape.width, shape.depth, shape.head_size, expansion(shape));
+  if (shape.is_diffusion()) return text + fmt::format("patch = {}\n", shape.patch);
+  text += fmt::format("context = {}\n", shape.context);
   if (study.data.source == DataSource::tokens) text += fmt::format("vocab = {}\n", shape.vocab);
   return text;
 }
@@ -53,8 +62,12 @@ std::string train_text(const Study& study) {
   text += fmt::format(" }}\nadamw = {{ beta1 = {}, beta2 = {}, eps = {} }}\nclip = {}\n", study.base.beta1,
                       study.base.beta2, study.base.eps, study.clip);
   if (study.space.init_std.empty()) text += fmt::format("init_std = {}\n", study.base.init_std);
-  text += fmt::format("precision = \"{}\"\nbalance = \"{}\"\neval = {{ tokens = {}, every = {} }}\n",
-                      name(study.precision), name(study.balancing), study.eval.tokens, study.eval.every);
+  const auto& shape = study.proxy.shape;
+  const std::string eval = shape.is_diffusion()
+                               ? fmt::format("images = {}", study.eval.tokens / shape.context)
+                               : fmt::format("tokens = {}", study.eval.tokens);
+  text += fmt::format("precision = \"{}\"\nbalance = \"{}\"\neval = {{ {}, every = {} }}\n",
+                      name(study.precision), name(study.balancing), eval, study.eval.every);
   return text;
 }
 
@@ -148,7 +161,8 @@ std::string retry_text(const RetrySpec& retry) {
 
 std::string study_text(const Study& study) {
   std::string text = fmt::format("schema = 1\nname = {}\nseed = {}\n", quoted(study.name), study.seed);
-  text += data_text(study.data) + model_text(study) + train_text(study) + space_text(study);
+  text +=
+      data_text(study.data, study.proxy.shape) + model_text(study) + train_text(study) + space_text(study);
   text += search_text(study.search) + transfer_text(study.rule);
   for (const auto& target : study.targets) text += target_text(target, study.rule);
   return text + drift_text(study.drift) + resources_text(study.resources) + retry_text(study.retry);

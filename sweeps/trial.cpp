@@ -37,7 +37,7 @@ void add_run(Canonical& out, std::string_view prefix, const models::RunShape& ru
       .add("depth", s.depth)
       .add("head_size", s.head_size)
       .add("context", s.context)
-      .add("vocab", s.vocab)
+      .add("vocab", s.is_diffusion() ? 0 : s.vocab)
       .add("ffn_width", s.is_moe() ? 0 : s.ffn_width)
       .add("experts", s.num_experts)
       .add("active", s.num_active)
@@ -46,6 +46,7 @@ void add_run(Canonical& out, std::string_view prefix, const models::RunShape& ru
       .add("expert_width", s.expert_width)
       .add("batch", run.batch)
       .add("steps", run.steps);
+  if (s.is_diffusion()) out.add("image_size", s.image_size).add("channels", s.channels).add("patch", s.patch);
 }
 
 /// What trials of one stack have in common: all but the per-slot values.
@@ -108,6 +109,8 @@ std::uint64_t derived_seed(std::uint64_t study_seed, std::string_view purpose) {
   return XXH3_64bits_withSeed(purpose.data(), purpose.size(), study_seed);
 }
 
+bool has_images(DataSource source) { return source == DataSource::templates || source == DataSource::images; }
+
 std::string_view name(TrialRole role) {
   switch (role) {
     case TrialRole::scan: return "scan";
@@ -143,6 +146,8 @@ std::string_view name(DataSource source) {
     case DataSource::teacher: return "teacher";
     case DataSource::text: return "text";
     case DataSource::tokens: return "tokens";
+    case DataSource::templates: return "templates";
+    case DataSource::images: return "images";
   }
   throw std::logic_error("name: unknown DataSource");
 }

@@ -56,22 +56,25 @@ struct Schedule {
   bool operator==(const Schedule&) const = default;
 };
 
-enum class DataSource { teacher, text, tokens };
+enum class DataSource { teacher, text, tokens, templates, images };
+/// Whether a diffusion model learns from it; the others hold tokens for a language model.
+bool has_images(DataSource source);
 
-/// Where the tokens come from. `fingerprint` is filled in by inspecting the data and is part of a trial's
-/// key, so a changed corpus is a different trial; the path is not.
+/// Where the tokens or images come from. `fingerprint` is filled in by inspecting the data and is part of a
+/// trial's key, so a changed corpus is a different trial; the path is not.
 struct DataSpec {
   DataSource source = DataSource::teacher;
-  std::string path;  // text: a file or a folder; tokens: a .bin file or a folder with train.bin, val.bin
-  std::string validation_path;  // tokens: optional held-out file
-  double holdout = 0.02;        // text: share of the documents held out, by document hash
-  std::uint64_t teacher_seed = 0;
+  std::string path;  // text: a file or a folder; tokens: a .bin file or a folder with train.bin, val.bin;
+                     // images: a folder
+  std::string validation_path;     // tokens: optional held-out file
+  double holdout = 0.02;           // text: share of the documents held out, by document hash
+  std::uint64_t teacher_seed = 0;  // of the built-in sources: which teacher, which templates
   std::string fingerprint;
   bool operator==(const DataSpec&) const = default;
 };
 
 struct EvalSpec {
-  std::int64_t tokens = 131072;  // fixed held-out set
+  std::int64_t tokens = 131072;  // fixed held-out set; of a diffusion model, images * patches of an image
   double every = 0.1;            // of the steps; the last evaluation is the objective
   bool operator==(const EvalSpec&) const = default;
 };
@@ -125,8 +128,9 @@ enum class FailureClass {
 };
 
 struct Finished {
-  double loss = 0;              // held-out, nats per token, at the end of the decayed schedule
-  std::optional<double> floor;  // exact floor on the same tokens (teacher): excess = loss - floor
+  double loss =
+      0;  // held-out, at the end of the decayed schedule: nats per token, or squared error per pixel
+  std::optional<double> floor;  // exact floor on the same data (teacher, templates): excess = loss - floor
   std::int64_t steps = 0;
   double seconds = 0;  // training, evaluation and checkpoints included
 };

@@ -21,7 +21,7 @@ db=$(find db -name '*.h' -o -name '*.cpp')
 worker=$(find worker -name '*.h' -o -name '*.cpp')
 orchestrator=$(find orchestrator -name '*.h' -o -name '*.cpp')
 libtorch='torch/|ATen/|c10/'
-tensors='models/(model|language_model|moe|attention|ops|precompiled)'
+tensors='models/(model|block_model|language_model|diffusion_model|moe|attention|ops|precompiled)'
 
 forbid "$rules" "$libtorch|sweeps/|db/|worker/|orchestrator/|$tensors" "models_rules knows nothing"
 forbid "$models" 'sweeps/|db/|worker/|orchestrator/' "models may include models only"

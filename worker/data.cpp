@@ -9,6 +9,7 @@
 #include <xxhash.h>
 
 #include "worker/data_teacher.h"
+#include "worker/data_templates.h"
 #include "worker/data_text.h"
 #include "worker/data_tokens.h"
 
@@ -51,7 +52,8 @@ std::string source_key(const sweeps::DataSpec& spec, const DataNeeds& needs) {
                     spec.validation_path + separator;
   for (const auto number :
        {spec.teacher_seed, static_cast<std::uint64_t>(needs.context), static_cast<std::uint64_t>(needs.vocab),
-        static_cast<std::uint64_t>(needs.eval_tokens)}) {
+        static_cast<std::uint64_t>(needs.eval_tokens), static_cast<std::uint64_t>(needs.image_size),
+        static_cast<std::uint64_t>(needs.channels)}) {
     key += std::to_string(number) + separator;
   }
   char holdout[32];
@@ -62,19 +64,19 @@ std::string source_key(const sweeps::DataSpec& spec, const DataNeeds& needs) {
   return key;
 }
 
-std::shared_ptr<TokenSource> make_source(const sweeps::DataSpec& spec, const DataNeeds& needs) {
+std::shared_ptr<Source> make_source(const sweeps::DataSpec& spec, const DataNeeds& needs) {
   switch (spec.source) {
     case sweeps::DataSource::teacher: return open_teacher_source(spec, needs);
     case sweeps::DataSource::text: return open_text_source(spec, needs);
     case sweeps::DataSource::tokens: return open_tokens_source(spec, needs);
+    case sweeps::DataSource::templates: return open_templates_source(spec, needs);
+    case sweeps::DataSource::images: break;
   }
   throw std::logic_error("make_source: unknown DataSource");
 }
 
-}  // namespace
-
-std::shared_ptr<TokenSource> open_source(const sweeps::DataSpec& spec, const DataNeeds& needs) {
-  static std::vector<std::pair<std::string, std::shared_ptr<TokenSource>>> kept;  // last used last
+std::shared_ptr<Source> open_any(const sweeps::DataSpec& spec, const DataNeeds& needs) {
+  static std::vector<std::pair<std::string, std::shared_ptr<Source>>> kept;  // last used last
   if (needs.context < 1) throw UserError("model.context must be at least 1");
   const std::string key = source_key(spec, needs);
   auto found = std::find_if(kept.begin(), kept.end(), [&](const auto& entry) { return entry.first == key; });
@@ -91,6 +93,27 @@ std::shared_ptr<TokenSource> open_source(const sweeps::DataSpec& spec, const Dat
                     (spec.path.empty() ? "" : " (" + spec.path + ")"));
   }
   return source;
+}
+
+}  // namespace
+
+std::shared_ptr<TokenSource> open_source(const sweeps::DataSpec& spec, const DataNeeds& needs) {
+  if (sweeps::has_images(spec.source)) {
+    throw UserError("source \"" + std::string(sweeps::name(spec.source)) +
+                    "\" has images; a language model needs tokens");
+  }
+  return std::static_pointer_cast<TokenSource>(open_any(spec, needs));
+}
+
+std::shared_ptr<ImageSource> open_image_source(const sweeps::DataSpec& spec, const DataNeeds& needs) {
+  if (!sweeps::has_images(spec.source)) {
+    throw UserError("source \"" + std::string(sweeps::name(spec.source)) +
+                    "\" has tokens; a diffusion model needs images");
+  }
+  if (needs.image_size < 1 || needs.channels < 1) {
+    throw UserError("image_size and channels must be at least 1");
+  }
+  return std::static_pointer_cast<ImageSource>(open_any(spec, needs));
 }
 
 std::int64_t num_holdout_sequences(const DataNeeds& needs) {

@@ -18,10 +18,10 @@ constexpr int kMaxDepth = 16;
 
 // --- enums as their names ---
 
-std::string_view name(models::ModelFamily) { return "language_model"; }
-
 template <class E>
 constexpr E kLast = E{};  // the last enumerator
+template <>
+constexpr auto kLast<models::ModelFamily> = models::ModelFamily::diffusion_model;
 template <>
 constexpr auto kLast<models::Parameterization> = models::Parameterization::complete_mue;
 template <>
@@ -33,7 +33,7 @@ constexpr auto kLast<sweeps::TrialRole> = sweeps::TrialRole::check;
 template <>
 constexpr auto kLast<sweeps::ScheduleKind> = sweeps::ScheduleKind::linear;
 template <>
-constexpr auto kLast<sweeps::DataSource> = sweeps::DataSource::tokens;
+constexpr auto kLast<sweeps::DataSource> = sweeps::DataSource::images;
 template <>
 constexpr auto kLast<sweeps::Precision> = sweeps::Precision::bfloat16;
 template <>
@@ -56,6 +56,10 @@ void fields(auto& a, models::ModelShape& x) {
   a("num_shared", x.num_shared);
   a("num_groups", x.num_groups);
   a("expert_width", x.expert_width);
+  if (!x.is_diffusion()) return;
+  a("image_size", x.image_size);
+  a("channels", x.channels);
+  a("patch", x.patch);
 }
 void fields(auto& a, models::RunShape& x) {
   a("shape", x.shape);
@@ -192,6 +196,9 @@ void fields(auto& a, Inspect& x) {
   a("context", x.context);
   a("vocab", x.vocab);
   a("eval_tokens", x.eval_tokens);
+  if (!sweeps::has_images(x.data.source)) return;
+  a("image_size", x.image_size);
+  a("channels", x.channels);
 }
 void fields(auto& a, Measure& x) {
   a("spec", x.spec);

@@ -35,7 +35,7 @@ struct Hello {
 /// Answer to Inspect: the data is usable.
 struct Inspected {
   std::string fingerprint;
-  std::int64_t train_tokens = 0;
+  std::int64_t train_tokens = 0;  // images of an image source; 0 where there is no end of them
   std::int64_t holdout_tokens = 0;
   std::string description;
 };
@@ -108,6 +108,8 @@ struct Inspect {
   std::int64_t context = 0;
   std::int64_t vocab = 0;
   std::int64_t eval_tokens = 0;
+  std::int64_t image_size = 0;  // of an image source
+  std::int64_t channels = 0;
 };
 struct Measure {
   sweeps::TrialSpec spec;

@@ -16,6 +16,7 @@
 #include "models/model.h"
 #include "worker/checkpoint.h"
 #include "worker/data.h"
+#include "worker/feed.h"
 #include "worker/optimizer.h"
 #include "worker/schedule.h"
 
@@ -23,17 +24,12 @@ namespace worker {
 namespace {
 
 constexpr double kReportSeconds = 0.5;             // between Progress messages
-constexpr double kUnusableNats = 3;                // a final loss this far above ln V is a divergence
 constexpr std::int64_t kEvalTokensCpu = 4096;      // tokens a chunk of an evaluation: stays near the caches
 constexpr std::int64_t kEvalTokensCuda = 65536;    // over all slots
 constexpr std::int64_t kEvalLogitsCuda = 1 << 28;  // over all slots: 1 GiB in float32
 
 double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-DataNeeds needs_of(const sweeps::TrialSpec& spec) {
-  return {spec.run.shape.context, spec.run.shape.vocab, spec.eval.tokens};
 }
 
 models::ModelOptions model_options(const sweeps::TrialSpec& spec, std::int64_t slots, const Device& device) {
@@ -146,10 +142,9 @@ class Stack {
         device_(device),
         num_slots_(static_cast<std::int64_t>(reporter.slots().size())),
         spec_(checked(reporter.slots().at(0).spec())),
-        source_(open_source(spec_.data, needs_of(spec_))),
+        feed_(make_feed(spec_, num_slots_)),
         model_(models::make_model(model_options(spec_, num_slots_, device))),
-        optimizer_(model_->parameters(), spec_.run, spec_.proxy, spec_.rule),
-        tokens_KBT_(at::zeros({num_slots_, spec_.run.batch, spec_.run.shape.context + 1}, at::kLong)) {
+        optimizer_(model_->parameters(), spec_.run, spec_.proxy, spec_.rule) {
     for (std::int64_t k = 0; k < num_slots_; ++k) {
       const sweeps::TrialSpec& spec = slot(k).spec();
       optimizer_.reset(k, spec.base, spec.clip);
@@ -198,11 +193,9 @@ class Stack {
       const Slot& own = slot(k);
       schedule[static_cast<std::size_t>(k)] =
           schedule_factor(own.spec().schedule, own.progress.step, own.spec().run.steps);
-      const at::Tensor row = tokens_KBT_[k];
-      source_->train_batch(own.spec().seed, own.progress.step, own.spec().run.batch,
-                           {row.mutable_data_ptr<std::int64_t>(), static_cast<std::size_t>(row.numel())});
+      feed_->load(k, own.spec().seed, own.progress.step);
     }
-    const at::Tensor losses_K = model_->loss(tokens_KBT_.to(device_.device));
+    const at::Tensor losses_K = model_->loss(feed_->training_batch(device_.device));
     losses_K.sum().backward();  // the sum of means: slots do not share a gradient
     const at::Tensor norms_K = optimizer_.step(losses_K.detach(), schedule, active);
     optimizer_.clear_gradients();
@@ -213,7 +206,7 @@ class Stack {
   /// Held-out loss of the trials for which it is due. False when a request came in between: nothing is kept.
   bool evaluate(const PollRequests& poll) {
     at::Tensor sum_K = at::zeros({num_slots_}, at::kDouble);
-    const std::int64_t count = num_holdout_sequences(source_->needs());
+    const std::int64_t count = num_holdout_sequences(feed_->source().needs());
     for (std::int64_t start = 0; start < count; start += eval_rows()) {
       const std::int64_t rows = std::min(eval_rows(), count - start);
       sum_K += eval_chunk(start, rows) * static_cast<double>(rows);
@@ -230,7 +223,8 @@ class Stack {
 
   /// Seconds of a whole evaluation, from one chunk.
   double time_evaluation() {
-    const std::int64_t count = num_holdout_sequences(source_->needs()), rows = std::min(eval_rows(), count);
+    const std::int64_t count = num_holdout_sequences(feed_->source().needs()),
+                       rows = std::min(eval_rows(), count);
     const double begin = now();
     eval_chunk(0, rows);
     return (now() - begin) * static_cast<double>(count) / static_cast<double>(rows);
@@ -241,21 +235,17 @@ class Stack {
 
   std::int64_t eval_rows() const {
     const auto& shape = spec_.run.shape;
+    const std::int64_t outputs = shape.is_diffusion() ? shape.patch_pixels() : shape.vocab;
     const std::int64_t tokens = device_.device.is_cpu()
                                     ? kEvalTokensCpu
-                                    : std::min(kEvalTokensCuda, kEvalLogitsCuda / shape.vocab) / num_slots_;
+                                    : std::min(kEvalTokensCuda, kEvalLogitsCuda / outputs) / num_slots_;
     return std::max<std::int64_t>(1, tokens / shape.context);
   }
 
-  /// Mean losses of held-out sequences [start, start + rows), [K] float64 on the CPU.
+  /// Mean losses of held-out sequences or images [start, start + rows), [K] float64 on the CPU.
   at::Tensor eval_chunk(std::int64_t start, std::int64_t rows) {
     const at::NoGradGuard no_grad;
-    const std::int64_t length = spec_.run.shape.context + 1;
-    const auto& all = source_->holdout();
-    at::Tensor tokens = at::empty({1, rows, length}, at::kLong);
-    std::copy_n(all.begin() + start * length, rows * length, tokens.mutable_data_ptr<std::int64_t>());
-    tokens = tokens.to(device_.device).expand({num_slots_, rows, length}).contiguous();
-    return model_->loss(tokens).to(at::kCPU, at::kDouble);
+    return model_->loss(feed_->holdout_batch(start, rows, device_.device)).to(at::kCPU, at::kDouble);
   }
 
   void record(const at::Tensor& losses_K, const at::Tensor& norms_K) {
@@ -289,11 +279,11 @@ class Stack {
       Slot& own = slot(k);
       if (!reporter_.active()[index] || own.progress.step < own.spec().run.steps) continue;
       const double loss = own.curve("eval_loss", false).values.back();
-      const double limit = std::log(static_cast<double>(spec_.run.shape.vocab)) + kUnusableNats;
-      if (!(loss <= limit)) {  // also when it is not a number
+      if (!(loss <= feed_->unusable_loss())) {  // also when it is not a number
         reporter_.end(index, sweeps::Diverged{own.progress.step, own.seconds()});
       } else {
-        reporter_.end(index, sweeps::Finished{loss, source_->floor(), own.progress.step, own.seconds()});
+        reporter_.end(index,
+                      sweeps::Finished{loss, feed_->source().floor(), own.progress.step, own.seconds()});
       }
     }
   }
@@ -363,10 +353,9 @@ class Stack {
   const Device& device_;
   std::int64_t num_slots_;
   sweeps::TrialSpec spec_;  // of slot 0: what all have in common
-  std::shared_ptr<TokenSource> source_;
+  std::unique_ptr<Feed> feed_;
   std::unique_ptr<models::Model> model_;
   AdamW optimizer_;
-  at::Tensor tokens_KBT_;  // on the CPU
   double last_report_ = now();
 };
 
@@ -399,7 +388,10 @@ Measured measure(const sweeps::TrialSpec& spec, int steps, const Device& device)
 }
 
 Inspected inspect(const Inspect& request) {
-  return open_source(request.data, {request.context, request.vocab, request.eval_tokens})->facts();
+  const DataNeeds needs{request.context, request.vocab, request.eval_tokens, request.image_size,
+                        request.channels};
+  if (sweeps::has_images(request.data.source)) return open_image_source(request.data, needs)->facts();
+  return open_source(request.data, needs)->facts();
 }
 
 sweeps::Failed failure_of(const std::exception& cause) {

@@ -30,7 +30,7 @@ using Emit = std::function<void(const WorkerMessage&)>;
 /// the
 ///   last evaluation is at `steps`.
 /// * A slot whose loss or gradient norm is not finite stops alone: Diverged{step}. So is a trial that stayed
-///   finite but ends more than 3 nats above ln V, far worse than a model that has learnt nothing.
+///   finite but ends far worse than a model that has learnt nothing (Feed::unusable_loss).
 /// * A resumed trial first sends its whole curve again (equal points under the new attempt), so the curves of
 ///   the last attempt are complete; points that an earlier attempt sent beyond its checkpoint come again,
 ///   too.

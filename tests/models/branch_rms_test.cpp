@@ -18,6 +18,15 @@ namespace {
 constexpr double kTolerance = 0.08, kProxyStd = 0.0884;
 constexpr std::int64_t kRows = 256, kContext = 64;
 
+/// Both families: the blocks are the same but for the attention's direction.
+ModelShape for_images(ModelShape shape) {
+  shape.family = ModelFamily::diffusion_model;
+  shape.image_size = 16;
+  shape.channels = 1;
+  shape.patch = 2;
+  return shape;
+}
+
 ModelShape dense_shape(std::int64_t width, std::int64_t ffn_width) {
   ModelShape shape;
   shape.width = width;
@@ -51,6 +60,7 @@ BranchRms branch_rms(const ModelShape& shape, const RuleOptions& rule = {}) {
   ModelOptions options;
   options.run.shape = shape;
   options.proxy.shape = dense_shape(128, 128);
+  if (shape.is_diffusion()) options.proxy.shape = for_images(options.proxy.shape);
   options.rule = rule;
   const auto forward = [&](TensorGroup group) {
     return group_scaling(group, options.run, options.proxy, options.rule).forward;
@@ -67,8 +77,10 @@ BranchRms branch_rms(const ModelShape& shape, const RuleOptions& rule = {}) {
     model->initialise(0, seed, kProxyStd);
     at::Tensor x = at::randn({1, kRows, shape.width}, at::detail::createCPUGenerator(seed), at::kFloat);
     x = x / x.square().mean(-1, true).sqrt();
-    const at::Tensor mixed =
-        attention(x, {weight("attention.qkv"), weight("attention.out")}, kContext, shape.head_size, table);
+    const AttentionWeights attention_weights{weight("attention.qkv"), weight("attention.out")};
+    const at::Tensor mixed = shape.is_diffusion()
+                                 ? bidirectional_attention(x, attention_weights, kContext, shape.head_size)
+                                 : attention(x, attention_weights, kContext, shape.head_size, table);
     mean.attention += rms(mixed) * forward(TensorGroup::attention) / kSeeds;
     if (!shape.is_moe()) {
       mean.ffn +=
@@ -96,11 +108,15 @@ TEST_CASE("the proxy's FFN branch has the RMS of the published simulation", "[mo
 
 TEST_CASE("branch RMS at initialisation does not move along width, experts, granularity or sharing",
           "[models][init][slow]") {
-  const BranchRms proxy = branch_rms(dense_shape(128, 128));
+  const auto family = GENERATE(ModelFamily::language_model, ModelFamily::diffusion_model);
+  const auto of_family = [&](const ModelShape& shape) {
+    return family == ModelFamily::diffusion_model ? for_images(shape) : shape;
+  };
+  const BranchRms proxy = branch_rms(of_family(dense_shape(128, 128)));
   const auto check = [&](const char* what, const ModelShape& shape) {
-    const BranchRms here = branch_rms(shape);
-    INFO(what << ": attention " << here.attention << " against " << proxy.attention << ", FFN " << here.ffn
-              << " against " << proxy.ffn);
+    const BranchRms here = branch_rms(of_family(shape));
+    INFO(name(family) << ", " << what << ": attention " << here.attention << " against " << proxy.attention
+                      << ", FFN " << here.ffn << " against " << proxy.ffn);
     CHECK_THAT(here.attention, WithinRel(proxy.attention, kTolerance));
     CHECK_THAT(here.ffn, WithinRel(proxy.ffn, kTolerance));
   };

@@ -33,7 +33,8 @@ RunShape moe(const char* code, std::int64_t expert_width, RunShape run = dense()
 const std::vector<TensorGroup> kAllGroups = {
     TensorGroup::embedding, TensorGroup::attention,   TensorGroup::norm,       TensorGroup::ffn_up,
     TensorGroup::ffn_down,  TensorGroup::router,      TensorGroup::expert_up,  TensorGroup::expert_down,
-    TensorGroup::shared_up, TensorGroup::shared_down, TensorGroup::final_norm, TensorGroup::head};
+    TensorGroup::shared_up, TensorGroup::shared_down, TensorGroup::final_norm, TensorGroup::head,
+    TensorGroup::modulation};
 
 constexpr double kPrinted = 1e-5;  // the source prints six digits
 
@@ -91,6 +92,26 @@ TEST_CASE("the worked example gives the published diffusion values", "[models][p
   CHECK_THAT(example.factor(TensorGroup::expert_down).lr * lr, WithinAbs(2.825e-4, 1e-9));
   CHECK_THAT(example.factor(TensorGroup::attention).lr * lr, WithinAbs(2.825e-4, 1e-9));
   CHECK_THAT(example.factor(TensorGroup::head).lr * lr, WithinAbs(2.825e-4, 1e-9));
+  CHECK_THAT(example.factor(TensorGroup::modulation).lr * lr, WithinAbs(2.825e-4, 1e-9));
+}
+
+TEST_CASE("a modulation is a hidden matrix under every rule", "[models][parameterization]") {
+  const WorkedExample example;
+  for (const auto rule : {Parameterization::sp, Parameterization::mup, Parameterization::complete_mue}) {
+    RuleOptions options;
+    options.rule = rule;
+    const auto factor = [&](TensorGroup group) {
+      return group_scaling(group, example.target, example.proxy, options);
+    };
+    const auto modulation = factor(TensorGroup::modulation), hidden = factor(TensorGroup::ffn_up);
+    INFO(name(rule));
+    CHECK(modulation.init_std == hidden.init_std);
+    CHECK(modulation.lr == hidden.lr);
+    CHECK(modulation.wd == hidden.wd);
+    CHECK(modulation.eps == hidden.eps);
+    CHECK(modulation.forward == 1);
+  }
+  CHECK(decays(TensorGroup::modulation));
 }
 
 TEST_CASE("four times the steps moves eps and beta in the worked example", "[models][parameterization]") {

@@ -59,6 +59,30 @@ TEST_CASE("the active width counts active and shared experts", "[models][shape]"
   CHECK(active_width(ModelShape{.ffn_width = 64}) == 64);
 }
 
+TEST_CASE("a diffusion model's patches must make up its images", "[models][shape]") {
+  const ModelShape sound{.family = ModelFamily::diffusion_model,
+                         .width = 64,
+                         .context = 16,
+                         .vocab = 0,
+                         .image_size = 8,
+                         .channels = 3,
+                         .patch = 2};
+  CHECK_NOTHROW(validate(sound));
+  CHECK(sound.patch_pixels() == 12);
+  const auto refused = [&](auto change) {
+    ModelShape shape = sound;
+    change(shape);
+    CHECK_THROWS_AS(validate(shape), std::invalid_argument);
+  };
+  refused([](ModelShape& shape) { shape.patch = 3; });
+  refused([](ModelShape& shape) { shape.context = 15; });
+  refused([](ModelShape& shape) { shape.channels = 0; });
+  refused([](ModelShape& shape) { shape.width = shape.head_size = 66; });
+
+  const std::int64_t d = 64, blocks = 4 * (2 * d + 4 * d * d + 3 * d * 128 + 6 * d * d);
+  CHECK(count_parameters(sound).total == 12 * d + kTimeFeatures * d + blocks + d + 2 * d * d + d * 12);
+}
+
 TEST_CASE("parameters are counted tensor by tensor", "[models][shape]") {
   ModelShape dense{.width = 128, .depth = 4, .vocab = 256, .ffn_width = 128};
   // embedding + head, per block: two norms, qkv + out, gate + up + down; final norm

@@ -397,12 +397,87 @@ TEST_CASE("a key of the adaptive search is refused", "[sweeps][study_file]") {
 }
 
 TEST_CASE("a model family of another version is named honestly", "[sweeps][study_file]") {
-  REFUSED_AT(edited("width = 64", "family = \"diffusion_model\""), "10:10",
-             "not in this version; use language_model");
+  REFUSED_AT(edited("width = 64", "family = \"command\""), "10:10",
+             "not in this version; use language_model, diffusion_model");
 }
 
-TEST_CASE("a data source of another version is named honestly", "[sweeps][study_file]") {
-  REFUSED_AT(edited("\"text\"", "\"images\""), "6:10", "not in this version; use teacher, text, tokens");
+namespace {
+
+constexpr const char* kDiffusionStudy = R"(schema = 1
+name = "pictures"
+[data]
+source = "templates"
+image_size = 12
+[model]
+family = "diffusion_model"
+patch = 3
+width = 64
+[train]
+eval = { images = 256, every = 0.5 }
+[space]
+lr = 1e-3
+wd = 0.1
+[[target]]
+name = "4e2a"
+moe = "4e2a"
+)";
+
+std::string edited_diffusion(const std::string& from, const std::string& to) {
+  std::string text = kDiffusionStudy;
+  const auto at = text.find(from);
+  REQUIRE(at != std::string::npos);
+  return text.replace(at, from.size(), to);
+}
+
+}  // namespace
+
+TEST_CASE("a diffusion study takes the image's size from its source", "[sweeps][study_file]") {
+  const auto study = parsed(kDiffusionStudy);
+  CHECK(study.data.source == DataSource::templates);
+  CHECK(study.data.teacher_seed == 1);  // the study's
+  for (const auto& shape : {study.proxy.shape, study.targets.at(0).run.shape}) {
+    CHECK(shape.family == models::ModelFamily::diffusion_model);
+    CHECK(shape.image_size == 12);
+    CHECK(shape.channels == 1);
+    CHECK(shape.patch == 3);
+    CHECK(shape.context == 16);
+  }
+  CHECK(study.eval.tokens == 256 * 16);
+  CHECK(study.targets[0].run.shape.num_experts == 4);
+  CHECK(parsed(study.text).text == study.text);
+  CHECK_THAT(study.text, ContainsSubstring("images = 256"));
+  const auto pictures = parsed(edited_diffusion("source = \"templates\"\nimage_size = 12",
+                                                "source = \"images\"\npath = \"pictures\"\nchannels = 3"));
+  CHECK(pictures.data.path == "/studies/pictures");
+  CHECK(pictures.proxy.shape.channels == 3);
+  CHECK(parsed(pictures.text).text == pictures.text);
+}
+
+TEST_CASE("a source and a model that do not go together are refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("width = 64", "family = \"diffusion_model\""), "10:10",
+             "[data] source \"text\" has tokens; use \"templates\" or \"images\"");
+  REFUSED_AT(edited_diffusion("\"diffusion_model\"", "\"language_model\""), "7:10",
+             "write family = \"diffusion_model\"");
+  REFUSED_AT(edited_diffusion("family = \"diffusion_model\"\n", ""), "6:1",
+             "write family = \"diffusion_model\"");
+}
+
+TEST_CASE("what a diffusion model does not have is refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited_diffusion("patch = 3", "context = 16"), "8:11", "the patches of an image");
+  REFUSED_AT(edited_diffusion("patch = 3", "vocab = 16"), "8:9", "no vocabulary");
+  REFUSED_AT(edited_diffusion("patch = 3", "patch = 5"), "8:9", "does not divide the image size, 12");
+  REFUSED_AT(edited_diffusion("width = 64", "width = 66\nhead_size = 22"), "9:9", "multiple of 4");
+  REFUSED_AT(edited_diffusion("images = 256", "tokens = 256"), "11:19", "evaluated on images");
+  REFUSED_AT(edited_diffusion("image_size = 12", "path = \"x\""), "5:8", "make their own images");
+  REFUSED_AT(edited_diffusion("image_size = 12", "teacher_seed = 2"), "5:16", "has no teacher");
+  REFUSED_AT(edited_diffusion("image_size = 12", "holdout = 0.1"), "5:11", "own held-out images");
+  REFUSED_AT(edited_diffusion("\"templates\"", "\"images\""), "3:1", "name the folder of the images");
+}
+
+TEST_CASE("what a language model does not have is refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("context = 64", "patch = 2"), "13:9", "no patches");
+  REFUSED_AT(edited("tokens = 4096", "images = 64"), "20:19", "evaluated on tokens");
+  REFUSED_AT(edited("path = \"corpus\"", "path = \"corpus\"\nimage_size = 8"), "8:14", "has no images");
 }
 
 TEST_CASE("a rule of another version is named honestly", "[sweeps][study_file]") {

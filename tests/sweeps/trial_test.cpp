@@ -36,6 +36,12 @@ const std::vector<Change> kOfTheResult = {
     {"schedule", [](TrialSpec& t) { t.schedule.kind = ScheduleKind::linear; }},
     {"width", [](TrialSpec& t) { t.run.shape.width = 256; }},
     {"depth", [](TrialSpec& t) { t.run.shape.depth = 2; }},
+    {"family", [](TrialSpec& t) { t.run.shape.family = models::ModelFamily::diffusion_model; }},
+    {"patch",
+     [](TrialSpec& t) {
+       t.run.shape.family = models::ModelFamily::diffusion_model;
+       t.run.shape.patch = 2;
+     }},
     {"context", [](TrialSpec& t) { t.run.shape.context = 64; }},
     {"experts", [](TrialSpec& t) { t.run.shape.num_experts = 8; }},
     {"steps", [](TrialSpec& t) { t.run.steps = 2000; }},

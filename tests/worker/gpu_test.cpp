@@ -5,9 +5,11 @@
 #include <cmath>
 #include <cstdlib>
 #include <map>
+#include <string_view>
 
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
+#include <ATen/core/grad_mode.h>
 
 #include "models/model.h"
 #include "sweeps/trial.h"
@@ -25,6 +27,22 @@ bool gpu() {
   return false;
 }
 
+/// Modulations start at zero, and a fresh block is the identity: as after some steps, every tensor counts.
+void wake_modulations(models::Model& model) {
+  const at::NoGradGuard no_grad;
+  for (auto& [spec, value] : model.parameters()) {
+    if (spec.group != models::TensorGroup::modulation) continue;
+    value.copy_(at::randn(value.sizes(), at::detail::createCPUGenerator(5), at::kFloat).mul(0.2));
+  }
+}
+
+models::Batch batch_for(const models::ModelOptions& options, c10::Device device) {
+  const auto& shape = options.run.shape;
+  if (!shape.is_diffusion()) return tiny::tokens(shape, options.slots, 4, 3).to(device);
+  const models::Batch batch = tiny::images(shape, options.slots, 4, 3);
+  return {batch.images_KBCSS.to(device), batch.noise_KBCSS.to(device), batch.times_KB.to(device)};
+}
+
 /// The loss and every gradient of one model on one device, brought back to the CPU.
 struct Pass {
   double loss = 0;
@@ -35,8 +53,8 @@ Pass run_pass(models::ModelOptions options, c10::Device device, bool bfloat16) {
   options.bfloat16 = bfloat16;
   const auto model = models::make_model(options);
   for (std::int64_t k = 0; k < options.slots; ++k) model->initialise(k, 7, 0.08);
-  const at::Tensor tokens = tiny::tokens(options.run.shape, options.slots, 4, 3).to(device);
-  const at::Tensor loss = model->loss(tokens).sum();
+  wake_modulations(*model);
+  const at::Tensor loss = model->loss(batch_for(options, device)).sum();
   loss.backward();
   Pass pass{loss.item<double>(), {}};
   for (const auto& parameter : model->parameters())
@@ -44,8 +62,20 @@ Pass run_pass(models::ModelOptions options, c10::Device device, bool bfloat16) {
   return pass;
 }
 
-/// All widths multiples of 8, as grouped products of bfloat16 need.
+/// All widths multiples of 8, as grouped products of bfloat16 need. "diffusion" and "diffusion 8e2a" are of
+/// the other family.
 models::ModelOptions shape_for_gpu(const char* code) {
+  constexpr std::string_view kDiffusion = "diffusion";
+  if (code && std::string_view(code).starts_with(kDiffusion)) {
+    const char* rest = code + kDiffusion.size();
+    auto options = shape_for_gpu(*rest == ' ' ? rest + 1 : nullptr);
+    for (auto* each : {&options.run.shape, &options.proxy.shape}) {
+      *each = tiny::diffusion(*each);
+      each->image_size = 8;
+      each->context = 16;
+    }
+    return options;
+  }
   auto options = tiny::options(tiny::dense());
   auto& shape = options.run.shape;
   if (code) shape = tiny::moe(code);
@@ -66,6 +96,7 @@ sweeps::TrialSpec teacher_trial(double lr, const char* code) {
   spec.run = {.shape = options.run.shape, .batch = 16, .steps = 200};
   spec.proxy = {.shape = options.proxy.shape, .batch = 16, .steps = 200};
   spec.run.shape.vocab = spec.proxy.shape.vocab = 128;
+  if (spec.run.shape.is_diffusion()) spec.data.source = sweeps::DataSource::templates;
   spec.base = {.lr = lr, .wd = 0.1, .init_std = 0.08};
   spec.seed = 11;
   spec.eval = {.tokens = 16 * 512, .every = 0.5};
@@ -105,7 +136,8 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 
 TEST_CASE("a GPU gives the CPU's loss and gradients in float32", "[gpu]") {
   if (!gpu()) return;
-  for (const char* code : {static_cast<const char*>(nullptr), "8e2a", "8e4a2g1s"}) {
+  for (const char* code :
+       {static_cast<const char*>(nullptr), "8e2a", "8e4a2g1s", "diffusion", "diffusion 8e2a"}) {
     INFO((code ? code : "dense"));
     const auto cpu = run_pass(shape_for_gpu(code), c10::kCPU, false);
     const auto cuda = run_pass(shape_for_gpu(code), c10::Device(c10::kCUDA, 0), false);
@@ -117,7 +149,8 @@ TEST_CASE("a GPU gives the CPU's loss and gradients in float32", "[gpu]") {
 
 TEST_CASE("a GPU in bfloat16 stays near the CPU in float32", "[gpu]") {
   if (!gpu()) return;
-  for (const char* code : {static_cast<const char*>(nullptr), "8e2a", "8e4a2g1s"}) {
+  for (const char* code :
+       {static_cast<const char*>(nullptr), "8e2a", "8e4a2g1s", "diffusion", "diffusion 8e2a"}) {
     INFO((code ? code : "dense"));
     const auto cpu = run_pass(shape_for_gpu(code), c10::kCPU, false);
     const auto cuda = run_pass(shape_for_gpu(code), c10::Device(c10::kCUDA, 0), true);
@@ -133,7 +166,7 @@ TEST_CASE("a GPU in bfloat16 stays near the CPU in float32", "[gpu]") {
 
 TEST_CASE("a trial trained on a GPU ends where its CPU twin ends", "[gpu]") {
   if (!gpu()) return;
-  for (const char* code : {static_cast<const char*>(nullptr), "8e2a1s"}) {
+  for (const char* code : {static_cast<const char*>(nullptr), "8e2a1s", "diffusion", "diffusion 8e2a1s"}) {
     const auto cpu = train({teacher_trial(4e-3, code)}, worker::open_device("cpu"));
     const auto cuda = train({teacher_trial(4e-3, code)}, worker::open_device("cuda:0"));
     WARN((code ? code : "dense") << ": CPU " << cpu[0] << ", GPU " << cuda[0]);

@@ -72,6 +72,12 @@ TEST_CASE("a spec survives JSON text exactly", "[worker][protocol]") {
   const auto spec = unusual_spec();
   CHECK(spec_from_json(json::parse(to_json(spec).dump())) == spec);
   CHECK(spec_from_json(json::parse(to_json(sweeps::TrialSpec{}).dump())) == sweeps::TrialSpec{});
+  auto diffusion = spec;
+  diffusion.run.shape.family = models::ModelFamily::diffusion_model;
+  diffusion.run.shape.image_size = 28;
+  diffusion.run.shape.channels = 3;
+  diffusion.run.shape.patch = 4;
+  CHECK(spec_from_json(json::parse(to_json(diffusion).dump())) == diffusion);
 }
 
 TEST_CASE("every enumerator of a spec survives", "[worker][protocol]") {
@@ -79,7 +85,8 @@ TEST_CASE("every enumerator of a spec survives", "[worker][protocol]") {
   sweeps::TrialSpec spec;
   for (int i = 0; i <= 4; ++i) spec.role = static_cast<sweeps::TrialRole>(i), check(spec);
   for (int i = 0; i <= 2; ++i) spec.schedule.kind = static_cast<sweeps::ScheduleKind>(i), check(spec);
-  for (int i = 0; i <= 2; ++i) spec.data.source = static_cast<sweeps::DataSource>(i), check(spec);
+  for (int i = 0; i <= 4; ++i) spec.data.source = static_cast<sweeps::DataSource>(i), check(spec);
+  for (int i = 0; i <= 1; ++i) spec.run.shape.family = static_cast<models::ModelFamily>(i), check(spec);
   for (int i = 0; i <= 1; ++i) spec.precision = static_cast<sweeps::Precision>(i), check(spec);
   for (int i = 0; i <= 1; ++i) spec.balancing = static_cast<sweeps::Balancing>(i), check(spec);
   for (int i = 0; i <= 2; ++i) spec.rule.rule = static_cast<models::Parameterization>(i), check(spec);

@@ -30,6 +30,32 @@ inline sweeps::TrialSpec tiny_moe_trial() {
   return spec;
 }
 
+/// A diffusion model on the templates: images of 8 x 8 pixels in 16 patches.
+inline sweeps::TrialSpec tiny_diffusion_trial() {
+  auto spec = tiny_trial();
+  auto& shape = spec.run.shape;
+  shape.family = models::ModelFamily::diffusion_model;
+  shape.image_size = 8;
+  shape.channels = 1;
+  shape.patch = 2;
+  spec.run.batch = 8;
+  spec.proxy = spec.run;
+  spec.data.source = sweeps::DataSource::templates;
+  return spec;
+}
+
+/// The same with a MoE block.
+inline sweeps::TrialSpec tiny_moe_diffusion_trial() {
+  auto spec = tiny_diffusion_trial();
+  const auto moe = tiny_moe_trial().run.shape;
+  auto& shape = spec.run.shape;
+  shape.num_experts = moe.num_experts;
+  shape.num_active = moe.num_active;
+  shape.num_shared = moe.num_shared;
+  shape.expert_width = moe.expert_width;
+  return spec;
+}
+
 inline worker::Assignment assignment_of(const sweeps::TrialSpec& spec) {
   worker::Assignment assignment;
   assignment.spec = spec;

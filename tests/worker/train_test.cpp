@@ -81,8 +81,29 @@ TEST_CASE("a trial learns, and its last evaluation is its result", "[worker][tra
   }
 }
 
+TEST_CASE("a diffusion model learns, above the floor and from the loss of a model that knows nothing",
+          "[worker][train]") {
+  for (const auto& spec : {tiny_diffusion_trial(), tiny_moe_diffusion_trial()}) {
+    const auto assignment = assignment_of(spec);
+    const auto messages = train({assignment});
+    const auto result = finished(messages, assignment);
+    const auto eval = messages.curve(assignment.trial, "eval_loss");
+    CHECK(eval.steps == std::vector<std::int64_t>{10, 20, 30, 40});
+    CHECK(eval.values.back() == result.loss);
+    CHECK(result.loss < eval.values.front());
+    REQUIRE(result.floor.has_value());
+    CHECK(result.loss > *result.floor);
+    // Velocity zero costs E[x^2] + 1 = 0.5^2 + 0.25^2 + 1 per pixel.
+    CHECK_THAT(messages.curve(assignment.trial, "train_loss").values.front(), WithinAbs(1.31, 0.15));
+    CHECK(result.loss < 1.1);
+    CHECK(messages.curve(assignment.trial, "load_imbalance").steps.size() ==
+          (spec.run.shape.is_moe() ? 40 : 0));
+  }
+}
+
 TEST_CASE("a slot's numbers are, bit for bit, those of a trial alone", "[worker][train]") {
-  for (const auto& base : {tiny_trial(), tiny_moe_trial()}) {
+  for (const auto& base :
+       {tiny_trial(), tiny_moe_trial(), tiny_diffusion_trial(), tiny_moe_diffusion_trial()}) {
     std::vector<Assignment> stack;
     for (int k = 0; k < 3; ++k) {
       auto spec = base;
@@ -125,13 +146,14 @@ TEST_CASE("a trial that ends far worse than it began counts as diverged", "[work
 
 TEST_CASE("a trial that was stopped and resumed equals the unbroken one, bit for bit", "[worker][train]") {
   const TemporaryFolder folder;
-  for (const auto& spec : {tiny_trial(), tiny_moe_trial()}) {
+  for (const auto& spec :
+       {tiny_trial(), tiny_moe_trial(), tiny_diffusion_trial(), tiny_moe_diffusion_trial()}) {
     const auto plain = assignment_of(spec);
     const auto unbroken = train({plain});
     // Polls: one per step and one per chunk of an evaluation; both places must be fit to stop in.
     for (const int stop_at : {0, 1, 10, 11, 17, 30, 43}) {
       auto first = plain;
-      first.checkpoint = (folder / ("c" + std::to_string(stop_at))).string();
+      first.checkpoint = (folder / (std::to_string(stop_at) + ".c")).string();
       const auto broken =
           train({first}, [&](int poll, StopRequests& requests) { requests.drain = poll >= stop_at; });
       const auto end = outcome(broken, first);
@@ -257,6 +279,15 @@ TEST_CASE("the user's mistakes end a trial as user_error with their text", "[wor
   spec = tiny_trial();
   spec.run.shape.head_size = 5;
   check(spec, "head");
+  spec = tiny_trial();
+  spec.data.source = sweeps::DataSource::templates;
+  check(spec, "a language model needs tokens");
+  spec = tiny_diffusion_trial();
+  spec.data.source = sweeps::DataSource::teacher;
+  check(spec, "a diffusion model needs images");
+  spec = tiny_diffusion_trial();
+  spec.run.shape.patch = 3;
+  check(spec, "patch 3 does not divide the image size 8");
   spec = tiny_trial();
   spec.run.batch = 0;
   check(spec, "run.batch must be at least 1, found 0");
