@@ -446,8 +446,8 @@ TEST_CASE("a diffusion study takes the image's size from its source", "[sweeps][
   CHECK(study.targets[0].run.shape.num_experts == 4);
   CHECK(parsed(study.text).text == study.text);
   CHECK_THAT(study.text, ContainsSubstring("images = 256"));
-  const auto pictures = parsed(edited_diffusion("source = \"templates\"\nimage_size = 12",
-                                                "source = \"images\"\npath = \"pictures\"\nchannels = 3"));
+  const auto pictures =
+      parsed(edited_diffusion("\"templates\"", "\"images\"\npath = \"pictures\"\nchannels = 3"));
   CHECK(pictures.data.path == "/studies/pictures");
   CHECK(pictures.proxy.shape.channels == 3);
   CHECK(parsed(pictures.text).text == pictures.text);
