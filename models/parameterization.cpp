@@ -123,6 +123,16 @@ Enum parse(std::string_view text, const std::array<Enum, n>& all, const char* wh
 
 }  // namespace
 
+RuleUse uses(Parameterization rule) {
+  switch (rule) {
+    case Parameterization::sp: return {};
+    case Parameterization::mup: return {.wd_width = true};
+    case Parameterization::complete_mue:
+      return {.depth_exponent = true, .duration_exponent = true, .wd_width = true, .head = true};
+  }
+  throw std::logic_error("uses: unknown Parameterization");
+}
+
 GroupScaling group_scaling(TensorGroup group, const RunShape& target, const RunShape& proxy,
                            const RuleOptions& options) {
   if (proxy.shape.is_moe())

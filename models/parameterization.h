@@ -34,6 +34,15 @@ struct RuleOptions {
   bool operator==(const RuleOptions&) const = default;
 };
 
+/// The options that a rule looks at; the others change nothing under it.
+struct RuleUse {
+  bool depth_exponent = false;
+  bool duration_exponent = false;
+  bool wd_width = false;
+  bool head = false;
+};
+RuleUse uses(Parameterization rule);
+
 /// What is trained and for how long: a shape, `batch` sequences a step, `steps` steps.
 struct RunShape {
   ModelShape shape;

@@ -226,7 +226,7 @@ int show_drift(const fs::path& database, Format format) {
     throw ExitError(kNoVerdict, fmt::format("{}: no target has a drift check yet", database.string()));
   int code = kDone;
   for (const auto& target : loaded.analysis.targets) {
-    if (!target.spec.drift) continue;
+    if (!target.spec.drift || sweeps::is_comparator(loaded.study, target.spec)) continue;
     const int one = target.drift ? sweeps::exit_code(target.drift->verdict) : kNoVerdict;
     if (code != kGateFailed && one != kDone) code = one;
   }

@@ -22,7 +22,7 @@ NominalPlan nominal_plan(const sweeps::Study& study) {
     plan.parts.push_back({"init std scan", std::move(scan)});
   plan.parts.push_back({"proxy sweep", sweeps::plan_sweep(study, plan.optimum.init_std)});
   for (const auto& target : study.targets) {
-    plan.targets.push_back(sweeps::transfer(target.name, target.run, study.proxy, plan.optimum, study.rule));
+    plan.targets.push_back(sweeps::transfer(target.name, target.run, study.proxy, plan.optimum, target.rule));
     plan.parts.push_back({"target " + target.name, sweeps::plan_target(study, target, plan.optimum)});
   }
   return plan;

@@ -74,7 +74,8 @@ std::string octaves(const sweeps::Estimate& estimate) {
 
 std::vector<std::string> drift_row(const TargetAnalysis& target) {
   const auto& report = *target.drift;
-  const std::string name = fmt::format("<b>{}</b>", escape(target.spec.name));
+  const std::string name = beneath(fmt::format("<b>{}</b>", escape(target.spec.name)),
+                                   fmt::format("rule {}", models::name(target.spec.rule.rule)));
   const std::string runs = fmt::format("{} ({})", report.num_points, report.num_diverged);
   std::string verdict = badge(report.verdict) + fmt::format("<br><small>{}</small>", escape(report.reason));
   if (report.prior_conflict)
@@ -135,7 +136,8 @@ std::string targets_section(const sweeps::Analysis& analysis) {
     const auto& run = target.spec.run;
     const auto parameters = models::count_parameters(run.shape);
     table.row(
-        {fmt::format("<b>{}</b>", escape(target.spec.name)),
+        {beneath(fmt::format("<b>{}</b>", escape(target.spec.name)),
+                 fmt::format("rule {}", models::name(target.spec.rule.rule))),
          beneath(escape(target.config.moe), fmt::format("d {}, L {}", run.shape.width, run.shape.depth)),
          beneath(count(static_cast<double>(parameters.total)),
                  count(static_cast<double>(parameters.active)) + " active"),
@@ -165,8 +167,9 @@ std::string drift_section(const sweeps::Study& study, const sweeps::Analysis& an
   return (judged ? table.str() : "") + waiting +
          note(fmt::format(
              "Intervals are 95 %. Equivalence bounds: {} octaves of LR, {} of WD. PASS: the 95 % upper "
-             "bound of the regret is below the tolerance. DRIFT: the regret is proven to be above it.",
-             study.drift.lr_shift, study.drift.wd_shift));
+             "bound of the regret is below the tolerance. DRIFT: the regret is proven to be above it. Rules "
+             "other than the study's own, {}, are there to compare with and do not decide the exit code.",
+             study.drift.lr_shift, study.drift.wd_shift, models::name(study.rule.rule)));
 }
 
 std::string factors_section(const sweeps::Study& study, const sweeps::Analysis& analysis) {
@@ -177,9 +180,10 @@ std::string factors_section(const sweeps::Study& study, const sweeps::Analysis& 
       "factor beneath it.</p>\n",
       models::name(study.rule.rule), models::name(study.rule.wd_width), models::name(study.rule.head));
   for (const auto& target : analysis.targets)
-    html += fmt::format("<h3>{} <small>{}, route scale R = {:.4g}, branch multiplier {:.4g}</small></h3>\n{}",
-                        escape(target.spec.name), escape(target.config.moe), target.config.route_scale,
-                        target.config.branch_scale, factor_table(target.config));
+    html += fmt::format(
+        "<h3>{} <small>{}, rule {}, route scale R = {:.4g}, branch multiplier {:.4g}</small></h3>\n{}",
+        escape(target.spec.name), escape(target.config.moe), models::name(target.config.rule.rule),
+        target.config.route_scale, target.config.branch_scale, factor_table(target.config));
   return html;
 }
 

@@ -34,6 +34,12 @@ std::vector<db::Value> fit_row(const std::string& model, double init_std, const 
           number(fit.num_diverged)};
 }
 
+/// A copy has its rule in its name; a target with a rule of its own gets it here.
+std::string title(const sweeps::Study& study, const sweeps::TargetSpec& target) {
+  const bool tells = target.copy_of.empty() && sweeps::is_comparator(study, target);
+  return tells ? fmt::format("{} ({})", target.name, models::name(target.rule.rule)) : target.name;
+}
+
 std::string factor(double value) { return value == 1 ? "1" : fmt::format("{:.4g}", value); }
 
 }  // namespace
@@ -67,6 +73,7 @@ db::Table fit_table(const sweeps::Study&, const sweeps::Analysis& analysis) {
 db::Table transfer_table(const std::vector<sweeps::TargetConfig>& targets) {
   db::Table table;
   table.columns = {"target",
+                   "rule",
                    "group",
                    "init_std",
                    "lr",
@@ -84,10 +91,10 @@ db::Table transfer_table(const std::vector<sweeps::TargetConfig>& targets) {
                    "source"};
   for (const auto& target : targets)
     for (const auto& row : target.rows)
-      table.rows.push_back({text(target.target), text(models::name(row.group)), row.init_std, row.lr, row.wd,
-                            row.eps, row.beta1, row.beta2, flag(row.decays), row.factor.init_std,
-                            row.factor.lr, row.factor.wd, row.factor.eps, row.factor.one_minus_beta,
-                            row.factor.forward, text(row.source)});
+      table.rows.push_back({text(target.target), text(models::name(target.rule.rule)),
+                            text(models::name(row.group)), row.init_std, row.lr, row.wd, row.eps, row.beta1,
+                            row.beta2, flag(row.decays), row.factor.init_std, row.factor.lr, row.factor.wd,
+                            row.factor.eps, row.factor.one_minus_beta, row.factor.forward, text(row.source)});
   return table;
 }
 
@@ -96,12 +103,12 @@ std::string transfer_text(const std::vector<sweeps::TargetConfig>& targets) {
   for (const auto& target : targets) {
     const auto& shape = target.run.shape;
     result += fmt::format(
-        "{}{}  {}, width {}, depth {}, batch {}, steps {}\n"
+        "{}{}  {}, width {}, depth {}, batch {}, steps {}, rule {}\n"
         "  tuned on the proxy: LR {:.4g}, WD {:.4g}, init std {:.4g}\n"
         "  branch multiplier A {:.4g}, route scale R {:.4g}, predicted gradient noise x{:.3g}\n",
         result.empty() ? "" : "\n", target.target, target.moe, shape.width, shape.depth, target.run.batch,
-        target.run.steps, target.base.lr, target.base.wd, target.base.init_std, target.branch_scale,
-        target.route_scale, target.sigma0_ratio);
+        target.run.steps, models::name(target.rule.rule), target.base.lr, target.base.wd,
+        target.base.init_std, target.branch_scale, target.route_scale, target.sigma0_ratio);
     db::Table table;
     table.columns = {"  group", "init std", "x",     "LR",    "x",       "WD",    "x",
                      "eps",     "x",        "beta1", "beta2", "forward", "source"};
@@ -132,7 +139,8 @@ db::Table drift_table(const sweeps::Analysis& analysis) {
                    "regret_upper",  "probability_within",
                    "gradient_p",    "location_equivalent",
                    "lr_factor",     "wd_factor",
-                   "more_runs",     "sigma0_ratio"};
+                   "more_runs",     "sigma0_ratio",
+                   "rule"};
   for (const auto& target : analysis.targets) {
     if (!target.drift) continue;
     const auto& drift = *target.drift;
@@ -159,7 +167,8 @@ db::Table drift_table(const sweeps::Analysis& analysis) {
                           drift.lr_factor,
                           drift.wd_factor,
                           number(drift.more_runs),
-                          target.config.sigma0_ratio});
+                          target.config.sigma0_ratio,
+                          text(models::name(target.spec.rule.rule))});
   }
   return table;
 }
@@ -177,15 +186,16 @@ std::string drift_text(const sweeps::Study& study, const sweeps::Analysis& analy
                            models::name(study.rule.rule), tolerance, study.drift.lr_shift,
                            study.drift.wd_shift, sweeps::drift_table_header());
     }
-    result += target.drift ? fmt::format("\n{}", sweeps::describe(*target.drift, target.spec.name))
-                           : fmt::format("\n{}  not judged yet", target.spec.name);
+    const std::string who = title(study, target.spec);
+    result += target.drift ? fmt::format("\n{}", sweeps::describe(*target.drift, who))
+                           : fmt::format("\n{}  not judged yet", who);
     if (target.drift && target.drift->verdict == sweeps::Verdict::drift)
       result += fmt::format("; use LR x{:.3g}, WD x{:.3g}", target.drift->lr_factor, target.drift->wd_factor);
   }
   return result;
 }
 
-std::string targets_text(const sweeps::Analysis& analysis) {
+std::string targets_text(const sweeps::Study& study, const sweeps::Analysis& analysis) {
   if (analysis.targets.empty()) return "";
   db::Table table;
   table.columns = {"target", "moe", "loss at the transferred point", "SP at the proxy's values",
@@ -201,7 +211,7 @@ std::string targets_text(const sweeps::Analysis& analysis) {
     const bool both =
         target.transferred && target.transferred->loss && target.baseline && target.baseline->loss;
     table.rows.push_back(
-        {text(target.spec.name), text(target.config.moe), loss(target.transferred), loss(target.baseline),
+        {title(study, target.spec), text(target.config.moe), loss(target.transferred), loss(target.baseline),
          both ? db::Value(fmt::format("{:+.4f}", *target.transferred->loss - *target.baseline->loss))
               : db::Value()});
   }
@@ -212,7 +222,7 @@ std::string targets_text(const sweeps::Analysis& analysis) {
 
 std::string summary_text(const sweeps::Study& study, const sweeps::Analysis& analysis) {
   std::string result = fit_text(study, analysis);
-  for (const auto& part : {targets_text(analysis), drift_text(study, analysis)})
+  for (const auto& part : {targets_text(study, analysis), drift_text(study, analysis)})
     if (!part.empty()) result += "\n\n" + part;
   if (!analysis.notes.empty()) result += "\n";
   for (const auto& note : analysis.notes) result += "\n" + note;

@@ -23,9 +23,9 @@ std::string transfer_text(const std::vector<sweeps::TargetConfig>& targets);
 db::Table drift_table(const sweeps::Analysis& analysis);
 std::string drift_text(const sweeps::Study& study, const sweeps::Analysis& analysis);
 
-/// A line per target: its loss at the transferred point against the same shape under SP at the proxy's
-/// values.
-std::string targets_text(const sweeps::Analysis& analysis);
+/// A line per target, copies under other rules included: its loss at the transferred point against the same
+/// shape under SP at the proxy's values.
+std::string targets_text(const sweeps::Study& study, const sweeps::Analysis& analysis);
 
 /// What `run` prints at its end.
 std::string summary_text(const sweeps::Study& study, const sweeps::Analysis& analysis);

@@ -258,7 +258,7 @@ bool Analyst::targets() {
 TargetAnalysis Analyst::target(const TargetSpec& spec) {
   TargetAnalysis result;
   result.spec = spec;
-  result.config = transfer(spec.name, spec.run, study_.proxy, *out_.optimum, study_.rule);
+  result.config = transfer(spec.name, spec.run, study_.proxy, *out_.optimum, spec.rule);
   result.transferred = ledger_.look_up(plan_transferred(study_, spec, *out_.optimum));
   if (spec.baseline) result.baseline = ledger_.look_up(plan_baseline(study_, spec, *out_.optimum));
   if (is_complete(*result.transferred)) result.tolerance = tolerance(*result.transferred->loss);
@@ -338,6 +338,13 @@ void Analyst::note_scan_edge() {
 
 void Analyst::conclude_target(const TargetAnalysis& target) {
   const std::string& who = target.spec.name;
+  if (is_comparator(study_, target.spec)) {
+    if (target.drift && exit_code(target.drift->verdict) != 0)
+      note(fmt::format("{}: {}, {}; rule {} is there to compare with, so the exit code does not heed it", who,
+                       name(target.drift->verdict), target.drift->reason,
+                       models::name(target.spec.rule.rule)));
+    return;
+  }
   if (target.transferred->state == TrialState::diverged)
     undecided(fmt::format("{}: diverged at the transferred point", who));
   if (!target.drift) return;

@@ -47,7 +47,8 @@ struct Analysis {
   /// 0 done and every gate passed; 1 failed trials; 3 DRIFT; 4 no verdict yet. Meaningful when done.
   /// A proven DRIFT stands whatever else happened, so it goes first; unless the proxy itself is not
   /// bracketed: a point that was not the optimum says nothing about the rule. Failed trials explain most
-  /// missing verdicts, so 1 goes before 4.
+  /// missing verdicts, so 1 goes before 4. Verdicts on comparators (other rules than the study's) count for
+  /// nothing here.
   int exit_code = 0;
   std::vector<std::string> notes;  // why the exit code, what would settle it
 };

@@ -91,8 +91,9 @@ TrialSpec target_trial(const Study& study, const TargetSpec& target, const Hyper
   TrialSpec spec = common(study);
   spec.target = target.name;
   spec.run = target.run;
+  spec.rule = target.rule;
   spec.base = base;
-  spec.seed = derived_seed(study.seed, "target/" + target.name);
+  spec.seed = derived_seed(study.seed, "target/" + (target.copy_of.empty() ? target.name : target.copy_of));
   return spec;
 }
 

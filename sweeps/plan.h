@@ -9,7 +9,8 @@ namespace sweeps {
 
 /// Plans are data: the same study gives the same trials every time. `data.fingerprint` must be filled in.
 /// All trials of the proxy share their seeds ("proxy/0", "proxy/1", ... of the study's seed), hence initial
-/// weights and data order; so do all trials of one target ("target/NAME"), its baseline included.
+/// weights and data order; so do all trials of one target ("target/NAME"), its baseline and its copies under
+/// other rules included.
 
 /// Four significant digits. Every LR, WD and init std that is computed rather than written by a person goes
 /// through this, so that a trial's key does not hang on the last bit of somebody's exp2.

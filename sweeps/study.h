@@ -34,12 +34,14 @@ struct SpaceSpec {
   double scan_wd = 0;            // WD of the scan; default the geometric middle of wd
 };
 
-/// One [[target]]: a shape to transfer to and train.
+/// One [[target]]: a shape to transfer to and train; or the copy of one under a rule of [transfer] compare.
 struct TargetSpec {
   std::string name;
   models::RunShape run;
-  bool drift = false;    // sweep around the transferred point and judge
-  bool baseline = true;  // also train the same shape under SP at the proxy's values
+  models::RuleOptions rule = {};  // the study's, unless the target names one of its own
+  bool drift = false;             // sweep around the transferred point and judge
+  bool baseline = true;           // also train the same shape under SP at the proxy's values
+  std::string copy_of = {};       // the target that a copy shares its seed with; empty for a [[target]]
 };
 
 struct DriftSpec {
@@ -78,10 +80,18 @@ struct Study {
   SpaceSpec space;
   SearchSpec search;
   models::RuleOptions rule;
-  std::vector<TargetSpec> targets;
+  std::vector<models::Parameterization> compare;  // each target with a drift check is tried under these too
+  std::vector<TargetSpec> targets;                // a target's copies follow it
   DriftSpec drift;
   ResourceSpec resources;
   RetrySpec retry;
 };
+
+/// A target under another rule than the study's is there to be compared with: its verdict is shown, and does
+/// not decide the study's exit code.
+bool is_comparator(const Study& study, const TargetSpec& target);
+
+/// The options of [transfer] that some rule of the study looks at.
+models::RuleUse options_in_use(const Study& study);
 
 }  // namespace sweeps

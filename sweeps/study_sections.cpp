@@ -170,22 +170,56 @@ void read_train(const Section& root, Study& study) {
                                     study.eval.tokens, context));
 }
 
-void read_transfer(const Section& root, models::RuleOptions& rule) {
-  const Section section =
-      root.table("transfer", {"rule", "depth_exponent", "duration_exponent", "wd_width", "head"});
-  const std::string word = section.choice("rule", "complete-mue", {"complete-mue", "mup", "sp"},
-                                          {"completep", "complete-dp", "mup-moe", "jiang", "mssp", "u-mup"});
-  rule.rule = models::parse_parameterization(word);
-  if (rule.rule != models::Parameterization::complete_mue)
-    for (const auto key : {"depth_exponent", "duration_exponent", "head"})
-      section.refuse(key, fmt::format("rule \"{}\" does not use it", word));
-  if (rule.rule == models::Parameterization::sp) section.refuse("wd_width", "rule \"sp\" does not use it");
+/// The rules of [transfer] compare: none twice, and not the one that the others are compared with.
+void read_compare(const Section& section, Study& study) {
+  const auto* setting = section.find("compare");
+  if (!setting) return;
+  const auto* list = std::get_if<SettingList>(&setting->value);
+  if (!list) section.fail("compare", "is no list; write for example compare = [\"sp\", \"mup\"]");
+  for (const auto& item : *list) {
+    const Setting alone{item.at, SettingTable{{"compare", item.at, item}}};
+    const auto rule = read_rule(Section(section.file(), "[transfer]", alone, {"compare"}), "compare", {});
+    if (rule == study.rule.rule)
+      section.fail_at(item.at, fmt::format("[transfer] compare: \"{}\" is the study's own rule; leave it out",
+                                           models::name(rule)));
+    if (std::find(study.compare.begin(), study.compare.end(), rule) != study.compare.end())
+      section.fail_at(item.at, fmt::format("[transfer] compare: \"{}\" is there twice; leave one out",
+                                           models::name(rule)));
+    study.compare.push_back(rule);
+  }
+}
+
+Section transfer_section(const Section& root) {
+  return root.table("transfer",
+                    {"rule", "compare", "depth_exponent", "duration_exponent", "wd_width", "head"});
+}
+
+void read_transfer(const Section& root, Study& study) {
+  const Section section = transfer_section(root);
+  auto& rule = study.rule;
+  rule.rule = read_rule(section, "rule", rule.rule);
+  read_compare(section, study);
   rule.depth_exponent = section.number("depth_exponent", rule.depth_exponent, {.low = 0, .high = 2});
   rule.duration_exponent = section.number("duration_exponent", rule.duration_exponent, {.low = 0, .high = 2});
   rule.wd_width = models::parse_wd_width(
       section.choice("wd_width", models::name(rule.wd_width), {"literal", "scaled", "independent"}));
   rule.head = models::parse_head_rule(
       section.choice("head", models::name(rule.head), {"published", "mup", "complete-dp"}));
+}
+
+/// Only when the targets are known is it known which rules are in use.
+void refuse_unused_options(const Section& root, const Study& study) {
+  const Section section = transfer_section(root);
+  const auto use = options_in_use(study);
+  const std::string why = fmt::format("rule \"{}\" does not use it", models::name(study.rule.rule));
+  if (!use.depth_exponent) section.refuse("depth_exponent", why);
+  if (!use.duration_exponent) section.refuse("duration_exponent", why);
+  if (!use.wd_width) section.refuse("wd_width", why);
+  if (!use.head) section.refuse("head", why);
+  if (study.compare.empty()) return;
+  const auto has_drift = [](const TargetSpec& target) { return target.drift; };
+  if (std::none_of(study.targets.begin(), study.targets.end(), has_drift))
+    section.refuse("compare", "no target has drift = true, and only those are tried under other rules");
 }
 
 /// "0.1%" of the target's loss (returned as a share), or "0.003 nats" (put into `nats`).
@@ -276,9 +310,10 @@ Study read_sections(const Setting& root, const std::string& file, const fs::path
   read_search(sections, study.search);
   read_space(sections, study);
   check_sweep_size(sections, study);
-  read_transfer(sections, study.rule);
+  read_transfer(sections, study);
   read_drift(sections, study.drift);
   read_targets(sections, study);
+  refuse_unused_options(sections, study);
   read_resources(sections, study.resources);
   read_retry(sections, study.retry);
   return study;

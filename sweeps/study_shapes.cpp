@@ -89,10 +89,14 @@ void read_target_shape(const Section& section, const Study& study, TargetSpec& t
          [&] { models::validate(shape); });
 }
 
-TargetSpec read_target(const Setting& setting, std::size_t index, const Section& root, const Study& study) {
-  const Section section(root.file(), fmt::format("[[target]] {}", index + 1), setting,
-                        {"name", "moe", "width", "depth", "head_size", "expansion", "expert_width", "batch",
-                         "steps", "drift", "baseline"});
+/// Refused now, before anything is trained: a shape that the rule says nothing about, a beta that it would
+/// push past 1 or below 0.
+void check_transfer(const Section& section, const Study& study, const TargetSpec& target) {
+  placed(section, {"steps", "batch"}, fmt::format("target \"{}\"", target.name),
+         [&] { transfer(target.name, target.run, study.proxy, study.base, target.rule); });
+}
+
+TargetSpec read_target(const Section& section, const Study& study) {
   TargetSpec target;
   target.name = target_name(section, study);
   target.run = study.proxy;
@@ -100,12 +104,12 @@ TargetSpec read_target(const Setting& setting, std::size_t index, const Section&
   target.run.batch = section.whole("batch", target.run.batch, at_least(1));
   target.drift = section.flag("drift", target.drift);
   target.baseline = section.flag("baseline", target.baseline);
-  if (section.has("baseline") && study.rule.rule == models::Parameterization::sp)
+  target.rule = study.rule;
+  target.rule.rule = read_rule(section, "rule", study.rule.rule);
+  if (target.rule.rule == models::Parameterization::sp)
     section.refuse("baseline", "under rule \"sp\" the target is its own baseline");
   read_target_shape(section, study, target);
-  // Refused now, before anything is trained: a beta that the rule would push past 1 or below 0.
-  placed(section, {"steps", "batch"}, fmt::format("target \"{}\"", target.name),
-         [&] { transfer(target.name, target.run, study.proxy, study.base, study.rule); });
+  check_transfer(section, study, target);
   return target;
 }
 
@@ -138,7 +142,24 @@ void read_patches(const Section& section, models::ModelShape& shape) {
                                       shape.patch, shape.image_size));
 }
 
+/// The same target under another rule: same seed, same drift check.
+TargetSpec copy_under(models::Parameterization rule, const TargetSpec& target) {
+  TargetSpec copy = target;
+  copy.name = fmt::format("{}@{}", target.name, models::name(rule));
+  copy.rule.rule = rule;
+  copy.baseline = false;
+  copy.copy_of = target.name;
+  return copy;
+}
+
 }  // namespace
+
+models::Parameterization read_rule(const Section& section, std::string_view key,
+                                   models::Parameterization otherwise) {
+  return models::parse_parameterization(
+      section.choice(key, models::name(otherwise), {"complete-mue", "mup", "sp"},
+                     {"completep", "complete-dp", "mup-moe", "jiang", "mssp", "u-mup"}));
+}
 
 void read_model(const Section& root, Study& study) {
   root.require("model", "write [model] with the dense proxy's width, depth, head_size and context");
@@ -175,8 +196,18 @@ void read_targets(const Section& root, Study& study) {
   if (!setting) return;
   const auto* list = std::get_if<SettingList>(&setting->value);
   if (!list) root.fail("target", "targets are a list; write [[target]] with two brackets");
-  for (std::size_t i = 0; i < list->size(); ++i)
-    study.targets.push_back(read_target((*list)[i], i, root, study));
+  for (std::size_t i = 0; i < list->size(); ++i) {
+    const Section section(root.file(), fmt::format("[[target]] {}", i + 1), (*list)[i],
+                          {"name", "moe", "width", "depth", "head_size", "expansion", "expert_width", "batch",
+                           "steps", "rule", "drift", "baseline"});
+    const TargetSpec target = read_target(section, study);
+    study.targets.push_back(target);
+    if (!target.drift || is_comparator(study, target)) continue;
+    for (const auto rule : study.compare) {
+      study.targets.push_back(copy_under(rule, target));
+      check_transfer(section, study, study.targets.back());
+    }
+  }
 }
 
 }  // namespace sweeps

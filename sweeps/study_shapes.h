@@ -8,8 +8,13 @@ namespace sweeps {
 /// [model]: the shape of the dense proxy. REQUIRES: study.data.source is read (it may fix the vocabulary).
 void read_model(const Section& root, Study& study);
 
+/// The rule that `key` names, or `otherwise`.
+models::Parameterization read_rule(const Section& section, std::string_view key,
+                                   models::Parameterization otherwise);
+
 /// [[target]]: shapes to transfer to, the proxy's where they do not say otherwise; refused where the rule
-/// refuses them. REQUIRES: everything about the proxy and the rule is read.
+/// refuses them; behind each its copies under the rules of [transfer] compare. REQUIRES: everything about the
+/// proxy and the rule is read.
 void read_targets(const Section& root, Study& study);
 
 }  // namespace sweeps

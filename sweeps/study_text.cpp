@@ -112,26 +112,32 @@ std::string search_text(const SearchSpec& search) {
   return text + fmt::format("points = [{}]\n", points);
 }
 
-std::string transfer_text(const models::RuleOptions& options) {
+std::string transfer_text(const Study& study) {
+  const auto& options = study.rule;
+  const auto use = options_in_use(study);
   std::string text = fmt::format("\n[transfer]\nrule = \"{}\"\n", models::name(options.rule));
-  if (options.rule != models::Parameterization::sp)
-    text += fmt::format("wd_width = \"{}\"\n", models::name(options.wd_width));
-  if (options.rule == models::Parameterization::complete_mue)
-    text += fmt::format("depth_exponent = {}\nduration_exponent = {}\nhead = \"{}\"\n",
-                        options.depth_exponent, options.duration_exponent, models::name(options.head));
+  std::string rules;
+  for (const auto rule : study.compare)
+    rules += fmt::format("{}\"{}\"", rules.empty() ? "" : ", ", models::name(rule));
+  if (!rules.empty()) text += fmt::format("compare = [{}]\n", rules);
+  if (use.wd_width) text += fmt::format("wd_width = \"{}\"\n", models::name(options.wd_width));
+  if (use.depth_exponent) text += fmt::format("depth_exponent = {}\n", options.depth_exponent);
+  if (use.duration_exponent) text += fmt::format("duration_exponent = {}\n", options.duration_exponent);
+  if (use.head) text += fmt::format("head = \"{}\"\n", models::name(options.head));
   return text;
 }
 
-std::string target_text(const TargetSpec& target, const models::RuleOptions& rule) {
+std::string target_text(const TargetSpec& target) {
   const auto& shape = target.run.shape;
   std::string text = fmt::format("\n[[target]]\nname = {}\n", quoted(target.name));
   if (shape.is_moe()) text += fmt::format("moe = \"{}\"\n", models::moe_code(shape));
   text += fmt::format("width = {}\ndepth = {}\nhead_size = {}\n", shape.width, shape.depth, shape.head_size);
   text += shape.is_moe() ? fmt::format("expert_width = {}\n", shape.expert_width)
                          : fmt::format("expansion = {}\n", expansion(shape));
-  text +=
-      fmt::format("batch = {}\nsteps = {}\ndrift = {}\n", target.run.batch, target.run.steps, target.drift);
-  if (rule.rule != models::Parameterization::sp) text += fmt::format("baseline = {}\n", target.baseline);
+  text += fmt::format("batch = {}\nsteps = {}\nrule = \"{}\"\ndrift = {}\n", target.run.batch,
+                      target.run.steps, models::name(target.rule.rule), target.drift);
+  if (target.rule.rule != models::Parameterization::sp)
+    text += fmt::format("baseline = {}\n", target.baseline);
   return text;
 }
 
@@ -163,8 +169,9 @@ std::string study_text(const Study& study) {
   std::string text = fmt::format("schema = 1\nname = {}\nseed = {}\n", quoted(study.name), study.seed);
   text +=
       data_text(study.data, study.proxy.shape) + model_text(study) + train_text(study) + space_text(study);
-  text += search_text(study.search) + transfer_text(study.rule);
-  for (const auto& target : study.targets) text += target_text(target, study.rule);
+  text += search_text(study.search) + transfer_text(study);
+  for (const auto& target : study.targets)
+    if (target.copy_of.empty()) text += target_text(target);  // [transfer] compare makes the copies again
   return text + drift_text(study.drift) + resources_text(study.resources) + retry_text(study.retry);
 }
 

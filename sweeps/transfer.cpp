@@ -29,6 +29,7 @@ TargetConfig transfer(const std::string& target, const models::RunShape& run, co
   config.target = target;
   config.moe = models::moe_code(run.shape);
   config.run = run;
+  config.rule = options;
   config.base = optimum;
   config.route_scale = models::route_scale(run.shape, options);
   config.sigma0_ratio = models::sigma0_ratio(run, proxy, options);

@@ -26,6 +26,7 @@ struct TargetConfig {
   std::string target;
   std::string moe;  // "dense" or the name code
   models::RunShape run;
+  models::RuleOptions rule;
   Hyperparameters base;           // rule coordinates, as tuned on the proxy
   double route_scale = 1;         // R
   double branch_scale = 1;        // A (times depth)

@@ -104,6 +104,23 @@ TEST_CASE("a drifted optimum ends with exit code 3 and the correction", "[orches
   CHECK_THAT(ended.out, ContainsSubstring("DRIFT") && ContainsSubstring("use LR x0.3"));
 }
 
+TEST_CASE("a rule to compare with has trials, a verdict and rows of its own", "[orchestrator][run]") {
+  const TemporaryFolder folder;
+  test::write_study(folder.path(), "[transfer]\ncompare = [\"sp\", \"mup\"]\n");
+  const auto ended = tuneonce(folder.path(), {"run", "small.toml"});
+  INFO(ended.out + ended.err);
+  CHECK_THAT(ended.out, ContainsSubstring("\n8e2a@sp ") && ContainsSubstring("\n8e2a@mup "));
+  CHECK(count(folder / "small.db", "target") == 4);
+  CHECK(count(folder / "small.db", "drift_check") == 3);
+  CHECK(count(folder / "small.db", "results WHERE target = '8e2a@mup' AND role = 'target'") == 1);
+  CHECK(count(folder / "small.db", "results WHERE target = '8e2a@sp' AND role = 'target'") ==
+        0);  // the baseline
+  CHECK(count(folder / "small.db",
+              "(SELECT DISTINCT seed FROM results WHERE target IN ('8e2a', '8e2a@sp', '8e2a@mup'))") == 1);
+  const auto table = tuneonce(folder.path(), {"drift", "small.db", "--json"});
+  CHECK_THAT(table.out, ContainsSubstring("\"rule\": \"mup\""));
+}
+
 TEST_CASE(
     "a trial that fails for good gives exit code 1, is printed once with its log, and is tried again next "
     "time",

@@ -20,6 +20,15 @@ Study without_scan() {
 
 const Optimum& fitted(const Analysis& analysis) { return std::get<Optimum>(analysis.fit.value()); }
 
+/// The same study with its drift target tried under other rules too.
+Study compared(const std::string& rules) {
+  std::string text = synthetic::study().text;
+  text.insert(text.find("wd_width"), "compare = " + rules + "\n");
+  auto study = parse_study(text, "synthetic.toml");
+  study.data.fingerprint = "synthetic";
+  return study;
+}
+
 bool mentions(const std::vector<std::string>& notes, const std::string& part) {
   return std::any_of(notes.begin(), notes.end(),
                      [&](const auto& note) { return note.find(part) != std::string::npos; });
@@ -111,6 +120,33 @@ TEST_CASE("a target whose optimum moved two octaves is a drift with exit code 3"
   CHECK(analysis.targets[1].drift->lr.value < -1);
   CHECK(analysis.exit_code == 3);
   CHECK(mentions(analysis.notes, "8e2a1s: DRIFT"));
+}
+
+TEST_CASE("a copy under another rule that drifts is shown and leaves the exit code alone",
+          "[sweeps][analysis]") {
+  const auto analysis = synthetic::run(compared("[\"mup\"]"), {.lr_drift = {{"8e2a1s@mup", -2}}});
+  REQUIRE(analysis.targets.size() == 3);
+  CHECK(analysis.targets[1].drift->verdict == Verdict::pass);
+  CHECK(analysis.targets[2].config.rule.rule == models::Parameterization::mup);
+  CHECK(analysis.targets[2].drift->verdict == Verdict::drift);
+  CHECK(analysis.exit_code == 0);
+  CHECK(mentions(analysis.notes, "8e2a1s@mup: DRIFT"));
+}
+
+TEST_CASE("a target that drifts ends with 3 whatever its copies do", "[sweeps][analysis]") {
+  const auto analysis = synthetic::run(compared("[\"mup\"]"), {.lr_drift = {{"8e2a1s", -2}}});
+  CHECK(analysis.targets[2].drift->verdict == Verdict::pass);
+  CHECK(analysis.exit_code == 3);
+}
+
+TEST_CASE("the SP copy's transferred point is the baseline, trained once", "[sweeps][analysis]") {
+  const auto study = compared("[\"sp\"]");
+  auto results = train({}, plan_scan(study));
+  add(results, train({}, plan_sweep(study, 0.06)));
+  const auto analysis = analyse(study, results);
+  CHECK(analysis.stage == Stage::targets);
+  CHECK(analysis.missing.size() == 2 + 8 + 6);
+  CHECK(analysis.targets[2].transferred->key == analysis.targets[1].baseline->key);
 }
 
 TEST_CASE("noise above the tolerance leaves no verdict and exit code 4", "[sweeps][analysis]") {

@@ -183,6 +183,26 @@ TEST_CASE("targets and proxy have seeds of their own", "[sweeps][plan]") {
   CHECK(a.seed != plan_sweep(study(), 0.05).front().seed);
 }
 
+TEST_CASE("a copy of a target under another rule shares its seed", "[sweeps][plan]") {
+  auto copy = moe("a@mup");
+  copy.copy_of = "a";
+  copy.rule.rule = models::Parameterization::mup;
+  const auto original = plan_transferred(study(), moe("a"), kOptimum);
+  const auto compared = plan_transferred(study(), copy, kOptimum);
+  CHECK(compared.seed == original.seed);
+  CHECK(compared.rule.rule == models::Parameterization::mup);
+  CHECK(compared.run == original.run);
+  CHECK(trial_key(compared) != trial_key(original));
+}
+
+TEST_CASE("a copy under SP at the transferred point is the target's baseline", "[sweeps][plan]") {
+  auto copy = moe("a@sp");
+  copy.copy_of = "a";
+  copy.rule.rule = models::Parameterization::sp;
+  CHECK(trial_key(plan_transferred(study(), copy, kOptimum)) ==
+        trial_key(plan_baseline(study(), moe("a"), kOptimum)));
+}
+
 TEST_CASE("an extension point is a trial of the sweep at four digits", "[sweeps][plan]") {
   const auto trials = plan_extension(study(), 0.05, {{-6.0, -3.0}});
   REQUIRE(trials.size() == 1);

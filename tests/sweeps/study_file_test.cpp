@@ -3,6 +3,8 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include <fmt/format.h>
+
 #include "sweeps/plan.h"
 #include "sweeps/settings.h"
 #include "tests/support/catch.h"
@@ -154,6 +156,9 @@ TEST_CASE("the resolved text reads back as the same study", "[sweeps][study_file
       edited("rule = \"complete-mue\"", "rule = \"sp\""),
       edited("rule = \"complete-mue\"", "rule = \"mup\"\nwd_width = \"literal\""),
       edited("rule = \"complete-mue\"", "duration_exponent = 0.3\nhead = \"mup\""),
+      edited("rule = \"complete-mue\"", "compare = [\"sp\", \"mup\"]\nwd_width = \"literal\""),
+      edited("rule = \"complete-mue\"", "rule = \"sp\"\ncompare = [\"complete-mue\"]\nhead = \"mup\""),
+      edited("steps = 200", "steps = 200\nrule = \"mup\""),
       edited("kind = \"wsd\", warmup = 0.05, decay = 0.2", "kind = \"cosine\""),
       edited("moe = \"8e2a1s\"", "expansion = 2.5\nbaseline = false"),
       with("\n[resources]\ndevices = [\"cuda:0\", \"cuda:2\"]\nworkers_per_device = 2\n"),
@@ -168,8 +173,10 @@ TEST_CASE("the resolved text reads back as the same study", "[sweeps][study_file
     CHECK(again.text == study.text);
     CHECK(again.hash == study.hash);
     CHECK(plan_sweep(again, 0.05) == plan_sweep(study, 0.05));
-    CHECK(plan_target(again, again.targets[0], study.base) ==
-          plan_target(study, study.targets[0], study.base));
+    REQUIRE(again.targets.size() == study.targets.size());
+    for (std::size_t i = 0; i < again.targets.size(); ++i)
+      CHECK(plan_target(again, again.targets[i], study.base) ==
+            plan_target(study, study.targets[i], study.base));
     CHECK(again.drift.tolerance_fraction == study.drift.tolerance_fraction);
     CHECK(again.drift.tolerance_nats == study.drift.tolerance_nats);
     CHECK(again.resources.devices == study.resources.devices);
@@ -560,6 +567,54 @@ TEST_CASE("keys that a rule does not use are refused", "[sweeps][study_file]") {
   REFUSED_AT(edited("rule = \"complete-mue\"", "rule = \"sp\"\nwd_width = \"scaled\""), "31:12",
              "has no effect");
   REFUSED_AT(edited("rule = \"complete-mue\"", "rule = \"mup\"\nhead = \"mup\""), "31:8", "has no effect");
+}
+
+TEST_CASE("a target may have a rule of its own, with the study's options", "[sweeps][study_file]") {
+  const auto study = parsed(edited("steps = 200", "rule = \"mup\""));
+  CHECK(study.targets[0].rule.rule == models::Parameterization::mup);
+  CHECK(study.rule.rule == models::Parameterization::complete_mue);
+  CHECK(is_comparator(study, study.targets[0]));
+  const auto options = parsed(edited("rule = \"complete-mue\"", "depth_exponent = 0.5")).targets[0];
+  CHECK(options.rule.depth_exponent == 0.5);
+}
+
+TEST_CASE("compare adds a copy of each target with a drift check under each rule", "[sweeps][study_file]") {
+  const auto study = parsed(edited("rule = \"complete-mue\"", "compare = [\"sp\", \"mup\"]") +
+                            "\n[[target]]\nname = \"no-drift\"\n");
+  REQUIRE(study.targets.size() == 4);
+  CHECK(study.targets[1].name == "8e2a1s@sp");
+  CHECK(study.targets[2].name == "8e2a1s@mup");
+  CHECK(study.targets[3].name == "no-drift");
+  for (const auto i : {1, 2}) {
+    const auto& copy = study.targets[static_cast<std::size_t>(i)];
+    CHECK(copy.run == study.targets[0].run);
+    CHECK(copy.drift);
+    CHECK_FALSE(copy.baseline);
+    CHECK(is_comparator(study, copy));
+  }
+  CHECK_FALSE(is_comparator(study, study.targets[0]));
+  CHECK_THAT(study.text, ContainsSubstring("compare = [\"sp\", \"mup\"]"));
+}
+
+TEST_CASE("a rule to compare with that says nothing is refused", "[sweeps][study_file]") {
+  const auto compare = [](const char* list) {
+    return edited("rule = \"complete-mue\"", fmt::format("compare = {}", list));
+  };
+  REFUSED_AT(compare("[\"sp\", \"complete-mue\"]"), "30:18", "the study's own rule");
+  REFUSED_AT(compare("[\"sp\", \"sp\"]"), "30:18", "twice");
+  REFUSED_AT(compare("[\"mu\"]"), "30:12", "did you mean \"mup\"?");
+  REFUSED_AT(compare("\"sp\""), "30:11", "compare = [\"sp\", \"mup\"]");
+  std::string no_drift = compare("[\"sp\"]");
+  no_drift.replace(no_drift.find("drift = true"), 12, "drift = false");
+  REFUSED_AT(no_drift, "30:11", "no target has drift = true");
+}
+
+TEST_CASE("an option that only a rule to compare with uses is taken", "[sweeps][study_file]") {
+  const auto study =
+      parsed(edited("rule = \"complete-mue\"", "rule = \"sp\"\ncompare = [\"mup\"]\nwd_width = \"literal\""));
+  CHECK(study.targets[1].rule.wd_width == models::WdWidth::literal);
+  REFUSED_AT(edited("rule = \"complete-mue\"", "rule = \"sp\"\ncompare = [\"mup\"]\nhead = \"mup\""), "32:8",
+             "has no effect");
 }
 
 TEST_CASE("more active experts than experts is refused", "[sweeps][study_file]") {
