@@ -17,8 +17,7 @@ class TemplatesSource : public ImageSource {
               .holdout_tokens = num_holdout_sequences(needs),
               .description = std::to_string(Templates::kCount) + " templates " +
                              std::to_string(spec.teacher_seed) + ", " + std::to_string(needs.image_size) +
-                             "x" + std::to_string(needs.image_size) + ", noise " +
-                             std::to_string(Templates::kNoise)};
+                             "x" + std::to_string(needs.image_size)};
   }
 
   void train_batch(std::uint64_t seed, std::int64_t step, std::int64_t batch, std::span<float> out) override {

@@ -10,7 +10,7 @@
 namespace worker {
 namespace {
 
-constexpr int kWaves = 2;  // highest wave number in either direction
+constexpr int kWaves = 1;  // highest wave number in either direction
 
 /// One channel of one template, [S, S]: a wave cos(2 pi (kx x + ky y) / S) and its sine for each (kx, ky) in
 /// a half plane, with normal weights that fall with the wave number. `weights` are used up from the front.

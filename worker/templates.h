@@ -21,9 +21,13 @@ namespace worker {
 /// is the minimum of the mean squared error over all functions of (x_t, t). A model's excess over it on the
 /// same draws is mean (f - v*)^2 plus a term of mean zero: below zero by more than that term's noise means
 /// that something leaks.
+///
+/// The constants were chosen by trial (8 x 8 pixels, patch 2, d = 64, L = 2, 800 steps of 32 images, init std
+/// 0.1, linear decay): excess 0.073 at LR 6e-3, 0.068 and 0.070 (two seeds) at 1.2e-2, 0.098 at 2.4e-2. With
+/// 64 templates of two waves the curve was flat: 0.23 to 0.25 from 2e-3 to 1.6e-2 after 300 steps.
 class Templates {
  public:
-  static constexpr int kCount = 64;
+  static constexpr int kCount = 16;
   static constexpr double kNoise = 0.25;
   static constexpr double kRms = 0.5;
   static constexpr int kVersion = 1;  // another formula or another constant is another version

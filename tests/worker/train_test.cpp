@@ -1,5 +1,6 @@
 #include "worker/train.h"
 
+#include <array>
 #include <cmath>
 #include <fstream>
 #include <functional>
@@ -381,6 +382,32 @@ TEST_CASE("the teacher's LR curve is a bowl: an octave off the best costs 0.01 n
   INFO(excess[0] << " " << excess[1] << " " << excess[2]);
   CHECK(excess[1] > 0.1);  // there is still something to gain
   CHECK(excess[1] < 0.25);
+  CHECK(excess[0] > excess[1] + 0.01);
+  CHECK(excess[2] > excess[1] + 0.01);
+}
+
+TEST_CASE("the templates' LR curve is a bowl: an octave too high costs ten times the seeds' difference",
+          "[worker][train][slow]") {
+  auto spec = tiny_diffusion_trial();
+  for (auto* run : {&spec.run, &spec.proxy}) {
+    run->shape.width = run->shape.ffn_width = 64;
+    run->shape.head_size = 16;
+    run->batch = 32;
+    run->steps = 800;
+  }
+  spec.base = {.wd = 0.1, .init_std = 0.1};
+  spec.eval = {.tokens = 512 * 16, .every = 1};
+  spec.schedule = {.kind = sweeps::ScheduleKind::linear, .warmup = 0.05};
+  spec.data.teacher_seed = spec.seed = 1;
+  double excess[3];
+  for (int i = 0; i < 3; ++i) {
+    spec.base.lr = std::array{3e-3, 1.2e-2, 2.4e-2}[static_cast<std::size_t>(i)];
+    const auto assignment = assignment_of(spec);
+    const auto result = finished(train({assignment}), assignment);
+    excess[i] = result.loss - *result.floor;
+  }
+  INFO(excess[0] << " " << excess[1] << " " << excess[2]);
+  CHECK(excess[1] > 0.03);  // there is still something to gain
   CHECK(excess[0] > excess[1] + 0.01);
   CHECK(excess[2] > excess[1] + 0.01);
 }
