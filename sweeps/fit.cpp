@@ -221,6 +221,16 @@ double lowest_loss(const std::vector<FitPoint>& points) {
   return lowest;
 }
 
+double SkewPrior::log_density(double k) const {
+  const auto log_normal = [&](double share, double middle, double width) {
+    const double z = (k - middle) / width;
+    return std::log(share / width) - z * z / 2;
+  };
+  const double near = log_normal(1 - wide_share, mean, sd), far = log_normal(wide_share, wide_mean, wide_sd);
+  const double top = std::max(near, far);
+  return top + std::log(std::exp(near - top) + std::exp(far - top));
+}
+
 double ShapePrior::hx_sd() const { return 0.5 * std::max(hx, 0.0) + 0.002; }
 double ShapePrior::hxy_sd() const { return 0.35 * std::sqrt(std::max(hx, 0.0) * std::max(hy, 0.0)) + 0.002; }
 double ShapePrior::hy_sd() const { return 0.6 * std::max(hy, 0.0) + 0.002; }

@@ -46,12 +46,23 @@ struct ShapePrior {
   double hy_sd() const;
 };
 
+/// What is believed of the skew k before the sweep. Mostly N(0.3, 0.3^2), steeper towards large LRs, as
+/// public sweeps of long runs are; with a smaller share a wide normal, since short runs of small models can
+/// be far steeper towards small LRs (k of -1 to -2), and a skew that is ruled out would count as noise.
+struct SkewPrior {
+  double mean = 0.3, sd = 0.3;
+  double wide_share = 0.2, wide_mean = -0.5, wide_sd = 1.0;
+
+  double log_density(double k) const;  // up to a constant
+};
+
 inline constexpr int kFewestDraws = 100;
 
 struct FitOptions {
   double kappa = 0.10;
-  std::vector<double> k_grid = {-0.3, -0.1, 0.1, 0.25, 0.4, 0.55, 0.75, 1.0};
-  double k_mean = 0.3, k_sd = 0.3;
+  std::vector<double> k_grid = {-2.4, -1.8, -1.4, -1.1, -0.85, -0.65, -0.45, -0.3,
+                                -0.1, 0.1,  0.25, 0.4,  0.55,  0.75,  1.0};
+  SkewPrior skew = {};
   double sigma_floor = 2e-4;
   double sigma0 = 0, nu0 = 0;  // replicate-seed estimate to pool with
   double shape_floor = 0.05;   // octaves, standard error
@@ -86,7 +97,7 @@ struct Optimum {
   double k = 0, k_sd = 0;
   double n_eff = 0;
   int num_points = 0, num_diverged = 0;
-  std::optional<double> diverged_at;  // smallest diverged log2 LR
+  std::optional<double> diverged_at;  // smallest diverged log2 LR above the best trial's
   double hx = 0, hxy = 0, hy = 0;
   FitPoint best_observed;
   double regret_tolerance = 0;                     // nats

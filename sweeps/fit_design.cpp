@@ -32,13 +32,16 @@ std::optional<FinishedTrials> sort_trials(const std::vector<FitPoint>& points) {
       continue;
     }
     ++trials.num_diverged;
-    trials.diverged_at = std::min(trials.diverged_at.value_or(INFINITY), point.x);
   }
   if (trials.points.empty()) return std::nullopt;
   std::ranges::sort(trials.points, [](const FitPoint& a, const FitPoint& b) {
     return std::tie(a.x, a.y, a.seed_block, a.loss) < std::tie(b.x, b.y, b.seed_block, b.loss);
   });
   trials.best = *std::ranges::min_element(trials.points, {}, &FitPoint::loss);
+  for (const FitPoint& point :
+       points)  // a LR so small that it learnt nothing is left out too, and bounds nothing
+    if (has_diverged(point, lowest) && point.x > trials.best.x)
+      trials.diverged_at = std::min(trials.diverged_at.value_or(INFINITY), point.x);
   const auto [x_lo, x_hi] = std::ranges::minmax(trials.points, {}, &FitPoint::x);
   const auto [y_lo, y_hi] = std::ranges::minmax(trials.points, {}, &FitPoint::y);
   trials.x_lo = x_lo.x, trials.x_hi = x_hi.x, trials.y_lo = y_lo.y, trials.y_hi = y_hi.y;

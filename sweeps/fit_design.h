@@ -12,7 +12,7 @@ namespace sweeps {
 struct FinishedTrials {
   std::vector<FitPoint> points;
   int num_diverged = 0;
-  std::optional<double> diverged_at;
+  std::optional<double> diverged_at;  // a barrier: above the best trial's LR, where steps are too large
   FitPoint best;
   double x_lo = 0, x_hi = 0, y_lo = 0, y_hi = 0;  // explored
 };

@@ -16,8 +16,8 @@ std::string rate_of_log2(double octaves) { return rate(std::exp2(octaves)); }
 
 std::string header_line(const Optimum& fit, const std::string& label) {
   std::string line = fmt::format("{}  n={} ok", label, fit.num_points);
-  if (fit.num_diverged > 0)
-    line += fmt::format(", {} diverged (LR>={})", fit.num_diverged, rate_of_log2(*fit.diverged_at));
+  if (fit.num_diverged > 0) line += fmt::format(", {} diverged", fit.num_diverged);
+  if (fit.diverged_at) line += fmt::format(" (LR>={})", rate_of_log2(*fit.diverged_at));
   return line + fmt::format(", sigma={:.4f} nats ({}, df {:.1f}), k={:+.2f}+-{:.2f}, Neff={:.1f}", fit.sigma,
                             fit.sigma_source, fit.df, fit.k, fit.k_sd, fit.n_eff);
 }

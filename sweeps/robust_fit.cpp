@@ -49,7 +49,7 @@ class Fitter {
   const SkewDesign& design_;
   const FitOptions& options_;
   double sigma0_ = 0, nu0_ = 0;  // pooled
-  double k_mean_, k_sd_;         // prior of k
+  SkewPrior skew_;               // prior of k
   double centre_x_, centre_y_;
   double sigma_ = kStartSigma;
   double parameters_ = 0;
@@ -63,14 +63,13 @@ Fitter::Fitter(const FinishedTrials& trials, const SkewDesign& design, const Fit
     : trials_(trials),
       design_(design),
       options_(options),
-      k_mean_(options.k_mean),
-      k_sd_(options.k_sd),
+      skew_(options.skew),
       centre_x_(trials.best.x),
       centre_y_(trials.best.y) {
   nu0_ = options.nu0;
   double sum = options.nu0 * options.sigma0 * options.sigma0;
   if (options.prior) {
-    k_mean_ = options.prior->k, k_sd_ = options.prior->k_sd;
+    skew_ = {.mean = options.prior->k, .sd = options.prior->k_sd, .wide_share = 0};
     nu0_ += kPriorSigmaWeight;
     sum += kPriorSigmaWeight * options.prior->sigma * options.prior->sigma;
   }
@@ -117,8 +116,7 @@ bool Fitter::update_posterior() {
     if (!fit) return false;
     const double rss = fit->rss + fit->rss_prior + nu0_ * sigma0_ * sigma0_;
     const double floor = nu * options_.sigma_floor * options_.sigma_floor;
-    const double z = (k - k_mean_) / k_sd_;
-    log_p.push_back(-z * z / 2 - nu / 2 * std::log(std::max(rss, floor)));
+    log_p.push_back(skew_.log_density(k) - nu / 2 * std::log(std::max(rss, floor)));
     fits_.push_back(*fit);
   }
   const double top = *std::ranges::max_element(log_p);

@@ -15,6 +15,7 @@ double wall(const Surface& s, double u) {
 }
 
 double bowl(const Surface& s, double u, double v) {
+  if (s.mirrored) u = -u, v = -v;
   const double cross = s.rho * std::sqrt(s.hx * s.hy) * u * v;
   const double across_wd = s.hy * v * v / 2;
   const double t = u + v;
@@ -33,6 +34,8 @@ double bowl(const Surface& s, double u, double v) {
              0.03 * s.hx * std::pow(u, 3) / (1 + 0.1 * u * u) + 0.7 * cross + across_wd;
     case Shape::subquadratic:
       return 1.5 * s.hx * (std::sqrt(1 + u * u) - 1) * (1 + 0.1 * std::tanh(u)) + 0.7 * cross + across_wd;
+    case Shape::saturating:  // a straight rise above the optimum, three times as steep below it
+      return 1.5 * s.hx * (std::sqrt(1 + u * u) - 1) * (1 + 0.5 * std::tanh(u)) + 0.7 * cross + across_wd;
     case Shape::wd_monotone:
       return s.hx * sweeps::skew_term(s.k, u) + 0.006 * 0.8 * softplus((v - 0.5) / 0.8);
   }
@@ -70,7 +73,23 @@ std::vector<Surface> make_benchmark() {
   };
 }
 
+std::vector<Surface> make_mirrored() {
+  return {
+      {.id = "M1", .k = 0.35, .mirrored = true},
+      {.id = "M2", .k = 0.70, .mirrored = true},
+      {.id = "M3", .k = 1.2, .diverges = true, .mirrored = true},
+      {.id = "M4", .k = 2.0, .hx = 0.05, .hy = 0.008, .rho = 0.1, .sigma = 0.002, .mirrored = true},
+      {.id = "M5", .shape = Shape::two_exponentials, .mirrored = true},
+      {.id = "M6", .shape = Shape::saturating, .hx = 0.04, .rho = 0.2, .diverges = true, .mirrored = true},
+  };
+}
+
 }  // namespace
+
+const std::vector<Surface>& mirrored() {
+  static const std::vector<Surface> all = make_mirrored();
+  return all;
+}
 
 const std::vector<Surface>& benchmark() {
   static const std::vector<Surface> all = make_benchmark();

@@ -9,7 +9,7 @@
 /// Synthetic loss surfaces to judge a fit by, where the true optimum is known (fit-and-drift 5.1).
 namespace surfaces {
 
-enum class Shape { linex, two_exponentials, ridge, flat_bottom, subquadratic, wd_monotone };
+enum class Shape { linex, two_exponentials, ridge, flat_bottom, subquadratic, wd_monotone, saturating };
 
 /// One benchmark surface about its nominal optimum: u, v in octaves from it.
 struct Surface {
@@ -25,11 +25,14 @@ struct Surface {
   bool noise_grows = false;    // with LR
   double outlier_share = 0;    // of the trials, by Exp(mean 0.05)
   double ridge_across = 0.03;  // curvature across the ridge
+  bool mirrored = false;       // the bowl, not the wall: steep towards small LR, as short runs are
 };
 
 /// S1 ... S15, in order.
 const std::vector<Surface>& benchmark();
 const Surface& benchmark(const std::string& id);
+/// M1 ... M6: curves that are steeper on the side of small LRs, as those of short runs are.
+const std::vector<Surface>& mirrored();
 
 /// Mean loss without noise or divergence.
 double mean_loss(const Surface& surface, double u, double v);

@@ -34,7 +34,7 @@ double least_squares_lr(const std::vector<FitPoint>& points) {
 }
 
 struct Scores {
-  double rmse_lr = 0, rmse_wd = 0, bias_lr = 0, coverage = 0, regret = 0, rmse_least_squares = 0;
+  double rmse_lr = 0, rmse_wd = 0, bias_lr = 0, coverage = 0, regret = 0, rmse_least_squares = 0, sigma = 0;
 };
 
 Scores score(const surfaces::Surface& surface, std::uint64_t stream) {
@@ -51,9 +51,11 @@ Scores score(const surfaces::Surface& surface, std::uint64_t stream) {
     s.rmse_lr += lr * lr, s.rmse_wd += wd * wd, s.bias_lr += lr;
     s.coverage += fit.lr.ci.lo <= placed.true_x() && placed.true_x() <= fit.lr.ci.hi;
     s.regret += placed.regret(fit.lr.estimate, fit.wd.estimate);
+    s.sigma += fit.sigma;
     s.rmse_least_squares += std::pow(least_squares_lr(points) - placed.true_x(), 2);
   }
-  for (double* sum : {&s.rmse_lr, &s.rmse_wd, &s.bias_lr, &s.coverage, &s.regret, &s.rmse_least_squares})
+  for (double* sum :
+       {&s.rmse_lr, &s.rmse_wd, &s.bias_lr, &s.coverage, &s.regret, &s.rmse_least_squares, &s.sigma})
     *sum /= kReplicates;
   for (double* square : {&s.rmse_lr, &s.rmse_wd, &s.rmse_least_squares}) *square = std::sqrt(*square);
   return s;
@@ -83,7 +85,7 @@ bool flagged(const FitResult& result) {
 }  // namespace
 
 TEST_CASE("over fifteen surfaces the optimum is close, unbiased and honestly uncertain",
-          "[sweeps][fit][slow]") {
+          "[sweeps][fit][gates][slow]") {
   Scores mean, worst;
   worst.coverage = 1;
   double mean_abs_bias = 0;
@@ -107,7 +109,28 @@ TEST_CASE("over fifteen surfaces the optimum is close, unbiased and honestly unc
   CHECK(num_better >= 13);  // against least squares with a plain quadratic
 }
 
-TEST_CASE("an optimum on the edge of the grid or outside is never called bracketed", "[sweeps][fit][slow]") {
+// Without negative skews in its grid the fit took these for noise: RMSE 0.98 octaves and a sigma of 0.048
+// nats on M4, whose noise is 0.002. M6 rises in straight lines on both sides, which no skew can follow: its
+// noise must not be overstated so much that a drift check gives up, but its optimum lies up to half an octave
+// off.
+TEST_CASE("curves that are steeper towards small learning rates are fitted as well, not taken for noise",
+          "[sweeps][fit][gates][slow]") {
+  const auto& all = surfaces::mirrored();
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const Scores s = score(all[i], 100 + i);
+    INFO(all[i].id << ": RMSE " << s.rmse_lr << ", bias " << s.bias_lr << ", coverage " << s.coverage
+                   << ", sigma " << s.sigma);
+    CHECK(s.sigma <= 3 * all[i].sigma);
+    if (all[i].id == "M6") continue;
+    CHECK(s.rmse_lr <= 0.20);
+    CHECK(s.coverage >= 0.80);
+    CHECK(s.regret <= 0.5e-3);
+    CHECK(s.rmse_lr < s.rmse_least_squares);
+  }
+}
+
+TEST_CASE("an optimum on the edge of the grid or outside is never called bracketed",
+          "[sweeps][fit][gates][slow]") {
   for (const double offset : {3.0, 3.5, 4.0, -3.0, -4.0}) {
     int num_flagged = 0;
     for (int i = 0; i < kReplicates; ++i) {
@@ -121,7 +144,7 @@ TEST_CASE("an optimum on the edge of the grid or outside is never called bracket
   }
 }
 
-TEST_CASE("an optimum well inside the grid is called bracketed", "[sweeps][fit][slow]") {
+TEST_CASE("an optimum well inside the grid is called bracketed", "[sweeps][fit][gates][slow]") {
   int num_flagged = 0;
   for (const double offset : {-2.0, -1.0, 0.0, 1.0, 2.0})
     for (int i = 0; i < kReplicates; ++i)
@@ -130,7 +153,7 @@ TEST_CASE("an optimum well inside the grid is called bracketed", "[sweeps][fit][
 }
 
 TEST_CASE("weight decay that never hurts by being small is reported open, and LR stays right",
-          "[sweeps][fit][slow]") {
+          "[sweeps][fit][gates][slow]") {
   surfaces::Surface surface = surfaces::benchmark("S5");
   surface.shape = surfaces::Shape::wd_monotone;
   int num_open = 0, num_covered = 0;
@@ -145,7 +168,7 @@ TEST_CASE("weight decay that never hurts by being small is reported open, and LR
 }
 
 // In one dimension the two are the same set; what is left is the second dimension and the draws' own noise.
-TEST_CASE("the draws agree with the profile region, which needs none", "[sweeps][fit][slow]") {
+TEST_CASE("the draws agree with the profile region, which needs none", "[sweeps][fit][gates][slow]") {
   FitOptions options;
   options.k_grid = {0};
   options.shape_floor = 0;

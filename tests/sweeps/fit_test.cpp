@@ -140,6 +140,29 @@ TEST_CASE("diverged trials are barriers, not data", "[sweeps][fit]") {
   CHECK(after.sigma == before.sigma);
 }
 
+TEST_CASE("a learning rate so small that it learnt nothing is no barrier", "[sweeps][fit]") {
+  auto points = noisy_grid("S2", 5);
+  points.push_back({.x = -6, .y = 0, .loss = 7.2});
+  const auto fit = fitted(points);
+  CHECK(fit.num_diverged == 1);
+  CHECK_FALSE(fit.diverged_at);
+  CHECK_THAT(describe(fit, "proxy", 1000), ContainsSubstring("1 diverged, sigma"));
+}
+
+// The shape of real sweeps of short runs: the octave below the optimum costs several times the octave above.
+TEST_CASE("the lopsided curve of a short run is not taken for noise", "[sweeps][fit]") {
+  std::vector<FitPoint> points;
+  for (const double wd : {-3.0, -1.0, 1.0})
+    for (const auto& [x, loss] :
+         {std::pair(-11.0, 1.93), {-10.0, 1.80}, {-9.0, 1.772}, {-8.0, 1.787}, {-7.0, 1.812}})
+      points.push_back(
+          {.x = x, .y = wd, .loss = loss + 0.002 * (wd + 1) * (wd + 1) + 0.001 * std::sin(40 * x + 7 * wd)});
+  const auto fit = fitted(points);
+  CHECK(fit.k < -0.5);
+  CHECK(fit.sigma < 0.006);
+  CHECK_THAT(fit.lr.estimate, WithinAbs(-8.9, 0.4));
+}
+
 TEST_CASE("a bad seed is trimmed and noted", "[sweeps][fit]") {
   auto points = noisy_grid("S2", 6);
   const auto before = fitted(points);
