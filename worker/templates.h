@@ -23,8 +23,9 @@ namespace worker {
 /// that something leaks.
 ///
 /// The constants were chosen by trial (8 x 8 pixels, patch 2, d = 64, L = 2, 800 steps of 32 images, init std
-/// 0.1, linear decay): excess 0.073 at LR 6e-3, 0.068 and 0.070 (two seeds) at 1.2e-2, 0.098 at 2.4e-2. With
-/// 64 templates of two waves the curve was flat: 0.23 to 0.25 from 2e-3 to 1.6e-2 after 300 steps.
+/// 0.1, linear decay): excess 0.106 at LR 3e-3, 0.073 at 6e-3, 0.068 and 0.070 (two seeds) at 1.2e-2, 0.098
+/// at 2.4e-2. With 64 templates of two waves the curve was flat: 0.23 to 0.25 from 2e-3 to 1.6e-2 after 300
+/// steps.
 class Templates {
  public:
   static constexpr int kCount = 16;
