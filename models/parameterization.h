@@ -30,7 +30,7 @@ struct RuleOptions {
   double depth_exponent = 1.0;     // alpha of CompleteP: branches times m_L^-alpha
   double duration_exponent = 0.5;  // LR, WD times (rho_B/rho_D)^exponent; 0.5 is Complete(d)P Table 1
   WdWidth wd_width = WdWidth::scaled;
-  HeadRule head = HeadRule::published;
+  HeadRule head = HeadRule::complete_dp;  // measured: models/README.md
   bool operator==(const RuleOptions&) const = default;
 };
 

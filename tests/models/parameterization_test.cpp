@@ -42,7 +42,7 @@ constexpr double kPrinted = 1e-5;  // the source prints six digits
 struct WorkedExample {
   RunShape proxy = dense(128, 32);
   RunShape target = moe("128e8a1s", 1024, dense(1024, 32));
-  RuleOptions options;
+  RuleOptions options{.head = HeadRule::published};
   WorkedExample() {
     proxy.steps = 25'000;
     target.steps = 100'000;

@@ -39,7 +39,8 @@ const TransferRow& row(const TargetConfig& config, TensorGroup group) {
 }  // namespace
 
 TEST_CASE("the worked example's values come out of the transfer", "[sweeps][transfer]") {
-  const auto config = transfer("big", target(), proxy(), kLanguageModel, {});
+  const auto config = transfer("big", target(), proxy(), kLanguageModel,
+                               {.head = models::HeadRule::published});
   CHECK(config.target == "big");
   CHECK(config.moe == "128e8a1s");
   CHECK(config.base == kLanguageModel);
