@@ -57,7 +57,8 @@ BlockModel::BlockModel(const ModelOptions& options)
                   .ffn = shape.is_moe() ? 1.0 : forward(TensorGroup::ffn_down),
                   .head = forward(TensorGroup::head),
                   .moe = {.routed = forward(TensorGroup::expert_down) * route_scale(shape, options_.rule),
-                          .shared = forward(TensorGroup::shared_down)}};
+                          .shared = forward(TensorGroup::shared_down),
+                          .gates = gate_rule(options_.rule.rule)}};
   for (std::int64_t layer = 0; layer < shape.depth; ++layer) {
     const std::string block = "blocks." + std::to_string(layer) + ".";
     blocks_.push_back({.attention_norm = index_of(block + "attention.norm"),

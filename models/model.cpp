@@ -14,6 +14,9 @@ std::vector<std::int64_t> with_slots(std::int64_t slots, const std::vector<std::
   return sizes;
 }
 
+bool is_expert(TensorGroup group) {
+  return group == TensorGroup::expert_up || group == TensorGroup::expert_down;
+}
 bool is_gain(TensorGroup group) { return group == TensorGroup::norm || group == TensorGroup::final_norm; }
 
 }  // namespace
@@ -39,7 +42,9 @@ void Model::initialise(std::int64_t slot, std::uint64_t seed, double init_std) {
       continue;
     }
     const auto scaling = group_scaling(spec.group, options_.run, options_.proxy, options_.rule);
-    const at::Tensor numbers = at::empty(spec.dims, at::kFloat);
+    const bool one_for_all = is_expert(spec.group) && experts_start_alike(options_.rule);
+    const at::Tensor numbers =
+        at::empty(one_for_all ? at::IntArrayRef(spec.dims).slice(1) : at::IntArrayRef(spec.dims), at::kFloat);
     fill_normal({numbers.mutable_data_ptr<float>(), static_cast<std::size_t>(numbers.numel())},
                 tensor_key(seed, spec.name), init_std * scaling.init_std);
     mine.copy_(numbers);

@@ -69,6 +69,7 @@ class Model {
 
   /// Fills slot k's weights: normal, std = init_std * group_scaling().init_std, norm gains 1, modulations and
   /// buffers 0.
+  /// Experts that start alike (experts_start_alike) are one draw.
   /// The generator is keyed by (seed, tensor name): independent of K, of k and of the device.
   void initialise(std::int64_t slot, std::uint64_t seed, double init_std);
 

@@ -34,6 +34,9 @@ std::unique_ptr<Model> make_model(const ModelOptions& options) {
   validate(options.run.shape);
   if (options.slots < 1)
     throw std::invalid_argument("slots must be at least 1, found " + std::to_string(options.slots));
+  if (!is_trained(options.rule.rule))
+    throw std::invalid_argument("rule " + std::string(name(options.rule.rule)) +
+                                ": its forward pass is not in this program; it has a table only");
   if (options.device.is_cuda()) validate_for_cuda(options);
   switch (options.run.shape.family) {
     case ModelFamily::language_model: return std::make_unique<LanguageModel>(options);

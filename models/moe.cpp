@@ -15,9 +15,10 @@ namespace {
 /// Keeps 0/0 away when every active gate underflows; far below the smallest gate sum that matters.
 constexpr double kGateFloor = 1e-20;
 
-/// The gates of the chosen experts, normalised over them: pi, [K, R, a].
-at::Tensor normalised_gates(const at::Tensor& gates_KRN, const at::Tensor& experts_KRA) {
+/// The gates of the chosen experts, normalised over them where the rule says so: pi, [K, R, a].
+at::Tensor chosen_gates(const at::Tensor& gates_KRN, const at::Tensor& experts_KRA, bool normalised) {
   const at::Tensor chosen_KRA = gates_KRN.gather(-1, experts_KRA);
+  if (!normalised) return chosen_KRA;
   return chosen_KRA / chosen_KRA.sum(-1, /*keepdim=*/true).add(kGateFloor);
 }
 
@@ -28,7 +29,8 @@ at::Tensor merge_slots(const at::Tensor& weight_KNIO) { return weight_KNIO.flatt
 MoeOutput moe(const at::Tensor& x_KRD, const MoeWeights& weights, const ModelShape& shape,
               const MoeScales& scales) {
   const auto wide = x_KRD.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  const at::Tensor gates_KRN = at::sigmoid(ops::linear(x_KRD.to(wide), weights.router_KDN));
+  const at::Tensor logits_KRN = ops::linear(x_KRD.to(wide), weights.router_KDN);
+  const at::Tensor gates_KRN = scales.gates.softmax ? at::softmax(logits_KRN, -1) : at::sigmoid(logits_KRN);
   const at::Tensor experts_KRA = ops::select_experts(gates_KRN.detach() + weights.bias_KN.unsqueeze(1),
                                                      shape.num_active, shape.num_groups);
   const ops::Dispatch plan = ops::dispatch(experts_KRA, shape.num_experts);
@@ -38,8 +40,8 @@ MoeOutput moe(const at::Tensor& x_KRD, const MoeWeights& weights, const ModelSha
       ops::swiglu(ops::grouped_mm(rows_MD, merge_slots(weights.expert_gate_up_KNDH), plan.ends_G));
   const at::Tensor expert_rows_MD =
       ops::grouped_mm(hidden_MH, merge_slots(weights.expert_down_KNHD), plan.ends_G);
-  at::Tensor y_KRD =
-      ops::combine_rows(expert_rows_MD, normalised_gates(gates_KRN, experts_KRA), plan, scales.routed);
+  at::Tensor y_KRD = ops::combine_rows(
+      expert_rows_MD, chosen_gates(gates_KRN, experts_KRA, scales.gates.normalised), plan, scales.routed);
   if (weights.shared_gate_up_KDH.defined())
     y_KRD = at::add(y_KRD, ffn(x_KRD, weights.shared_gate_up_KDH, weights.shared_down_KHD), scales.shared);
   return {y_KRD, plan.load_KN};

@@ -4,7 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "models/shape.h"
+#include "models/parameterization.h"
 
 namespace models {
 
@@ -22,6 +22,7 @@ struct MoeWeights {
 struct MoeScales {
   double routed = 1;
   double shared = 1;
+  GateRule gates = {};
 };
 struct MoeOutput {
   at::Tensor y_KRD;    // [K, R, D], multipliers included
@@ -30,7 +31,8 @@ struct MoeOutput {
 
 /// y = A * [ R * sum_i pi_i E_i(x) + sum_shared E_j(x) ] (Complete-muE). Gates are sigmoids of a float32
 /// router, the `a` largest of gate + bias are active (per group where grouped), pi are the gates normalised
-/// over all active experts. Dropless. x [K, R, D], already normalised.
+/// over all active experts; other rules may take a softmax, or the gates as they are (GateRule). Dropless.
+/// x [K, R, D], already normalised.
 MoeOutput moe(const at::Tensor& x_KRD, const MoeWeights& weights, const ModelShape& shape,
               const MoeScales& scales);
 

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "models/shape.h"
 
@@ -13,6 +15,12 @@ enum class Parameterization {
   mup,           // Tensor Programs V, Table 3 (arXiv:2203.03466), fan-in rule for every matrix
   complete_mue,  // Complete-muE (arXiv:2605.23893), on top of CompleteP (depth) and Complete(d)P (batch,
                  // duration)
+  completep,     // CompleteP (arXiv:2505.01618), Table 1; dense models
+  complete_dp,   // Complete(d)P (arXiv:2512.22382), Table 1; dense models
+  mup_moe,       // muP for MoE (arXiv:2508.09752), as in its authors' code
+  jiang,         // Jiang et al. (arXiv:2601.20205), Table 1
+  mssp,          // Maximally Scale-Stable Parameterization (arXiv:2605.14200), three regimes
+  u_mup,         // u-muP (arXiv:2407.17465); its table only, see is_trained()
 };
 
 /// Weight decay of hidden matrices under width; the sources differ.
@@ -31,6 +39,9 @@ struct RuleOptions {
   double duration_exponent = 0.5;  // LR, WD times (rho_B/rho_D)^exponent; 0.5 is Complete(d)P Table 1
   WdWidth wd_width = WdWidth::scaled;
   HeadRule head = HeadRule::complete_dp;  // measured: models/README.md
+  /// MSSP: 1 a fixed number of experts that grow with the width, 2 more and more experts of one width, 3 both
+  /// grow.
+  int mssp_regime = 1;
   bool operator==(const RuleOptions&) const = default;
 };
 
@@ -40,8 +51,24 @@ struct RuleUse {
   bool duration_exponent = false;
   bool wd_width = false;
   bool head = false;
+  bool mssp_regime = false;
 };
 RuleUse uses(Parameterization rule);
+
+/// How a rule weighs the active experts: sigmoids or a softmax of the router's logits, over their sum or as
+/// they are.
+struct GateRule {
+  bool softmax = false;
+  bool normalised = true;
+};
+GateRule gate_rule(Parameterization rule);
+
+/// MSSP regime 3: every expert of a block starts with the same weights.
+bool experts_start_alike(const RuleOptions& options);
+
+/// False where this program does not compute the rule's forward pass: its table can be printed, no model can
+/// be trained under it.
+bool is_trained(Parameterization rule);
 
 /// What is trained and for how long: a shape, `batch` sequences a step, `steps` steps.
 struct RunShape {
@@ -62,12 +89,13 @@ struct GroupScaling {
                               // FFN/MoE branch (`*_down`: A times depth), of the logits (`head`); 1 elsewhere
 };
 
-/// The rule: planner, initialiser and optimizer all call this one function.
-/// REQUIRES: the proxy is dense; its expansion e0 = ffn_width / width is the unit that H_act is measured in.
+/// The rule: planner, initialiser and optimizer all call this one function. The proxy's expansion
+/// e0 = ffn_width / width is the unit that H_act is measured in. Throws std::invalid_argument, with what
+/// would work, for a MoE as the proxy and for a target that the rule's source says nothing about.
 GroupScaling group_scaling(TensorGroup group, const RunShape& target, const RunShape& proxy,
                            const RuleOptions& options);
 
-/// R, the factor on the normalised routed sum: a under Complete-muE, 1 under SP and muP. Shared experts
+/// R, the factor on the routed sum: a under Complete-muE, 1/a under Jiang, 1 elsewhere. Shared experts
 /// have 1.
 double route_scale(const ModelShape& shape, const RuleOptions& options);
 
@@ -85,6 +113,11 @@ double sigma0_ratio(const RunShape& target, const RunShape& proxy, const RuleOpt
 /// "width", "batch and duration", ...: in words, the formula and source behind one group's factors.
 std::string_view source(TensorGroup group, Parameterization rule);
 
+/// What a person should know before trusting the rule at this target: where this program or this proxy
+/// differs from the rule's source. One sentence each.
+std::vector<std::string> caveats(const RunShape& target, const RunShape& proxy, const RuleOptions& options);
+
+std::vector<Parameterization> all_rules();
 std::string_view name(Parameterization rule);
 std::string_view name(WdWidth mode);
 std::string_view name(HeadRule rule);

@@ -109,6 +109,8 @@ std::string transfer_text(const std::vector<sweeps::TargetConfig>& targets) {
         result.empty() ? "" : "\n", target.target, target.moe, shape.width, shape.depth, target.run.batch,
         target.run.steps, models::name(target.rule.rule), target.base.lr, target.base.wd,
         target.base.init_std, target.branch_scale, target.route_scale, target.sigma0_ratio);
+    for (const auto& caveat : target.caveats)
+      result += fmt::format("  {}: {}\n", models::name(target.rule.rule), caveat);
     db::Table table;
     table.columns = {"  group", "init std", "x",     "LR",    "x",       "WD",    "x",
                      "eps",     "x",        "beta1", "beta2", "forward", "source"};

@@ -2,7 +2,9 @@
 
 namespace sweeps {
 
-bool is_comparator(const Study& study, const TargetSpec& target) { return target.rule.rule != study.rule.rule; }
+bool is_comparator(const Study& study, const TargetSpec& target) {
+  return target.rule.rule != study.rule.rule;
+}
 
 models::RuleUse options_in_use(const Study& study) {
   models::RuleUse all = models::uses(study.rule.rule);
@@ -12,6 +14,7 @@ models::RuleUse options_in_use(const Study& study) {
     all.duration_exponent |= use.duration_exponent;
     all.wd_width |= use.wd_width;
     all.head |= use.head;
+    all.mssp_regime |= use.mssp_regime;
   }
   return all;
 }

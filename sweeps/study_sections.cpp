@@ -190,8 +190,8 @@ void read_compare(const Section& section, Study& study) {
 }
 
 Section transfer_section(const Section& root) {
-  return root.table("transfer",
-                    {"rule", "compare", "depth_exponent", "duration_exponent", "wd_width", "head"});
+  return root.table("transfer", {"rule", "compare", "depth_exponent", "duration_exponent", "wd_width", "head",
+                                 "mssp_regime"});
 }
 
 void read_transfer(const Section& root, Study& study) {
@@ -205,6 +205,7 @@ void read_transfer(const Section& root, Study& study) {
       section.choice("wd_width", models::name(rule.wd_width), {"literal", "scaled", "independent"}));
   rule.head = models::parse_head_rule(
       section.choice("head", models::name(rule.head), {"published", "mup", "complete-dp"}));
+  rule.mssp_regime = static_cast<int>(section.whole("mssp_regime", rule.mssp_regime, {.low = 1, .high = 3}));
 }
 
 /// Only when the targets are known is it known which rules are in use.
@@ -216,6 +217,7 @@ void refuse_unused_options(const Section& root, const Study& study) {
   if (!use.duration_exponent) section.refuse("duration_exponent", why);
   if (!use.wd_width) section.refuse("wd_width", why);
   if (!use.head) section.refuse("head", why);
+  if (!use.mssp_regime) section.refuse("mssp_regime", why);
   if (study.compare.empty()) return;
   const auto has_drift = [](const TargetSpec& target) { return target.drift; };
   if (std::none_of(study.targets.begin(), study.targets.end(), has_drift))

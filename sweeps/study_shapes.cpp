@@ -92,7 +92,8 @@ void read_target_shape(const Section& section, const Study& study, TargetSpec& t
 /// Refused now, before anything is trained: a shape that the rule says nothing about, a beta that it would
 /// push past 1 or below 0.
 void check_transfer(const Section& section, const Study& study, const TargetSpec& target) {
-  placed(section, {"steps", "batch"}, fmt::format("target \"{}\"", target.name),
+  placed(section, {"moe", "expert_width", "expansion", "depth", "steps", "batch"},
+         fmt::format("target \"{}\"", target.name),
          [&] { transfer(target.name, target.run, study.proxy, study.base, target.rule); });
 }
 
@@ -156,9 +157,15 @@ TargetSpec copy_under(models::Parameterization rule, const TargetSpec& target) {
 
 models::Parameterization read_rule(const Section& section, std::string_view key,
                                    models::Parameterization otherwise) {
-  return models::parse_parameterization(
-      section.choice(key, models::name(otherwise), {"complete-mue", "mup", "sp"},
-                     {"completep", "complete-dp", "mup-moe", "jiang", "mssp", "u-mup"}));
+  std::vector<std::string_view> words;
+  for (const auto rule : models::all_rules()) words.push_back(models::name(rule));
+  const auto rule = models::parse_parameterization(section.choice(key, models::name(otherwise), words));
+  if (!models::is_trained(rule))
+    section.fail(key,
+                 fmt::format("\"{}\" has a forward pass that this program does not train; `tuneonce transfer "
+                             "--rule {}` prints its table",
+                             models::name(rule), models::name(rule)));
+  return rule;
 }
 
 void read_model(const Section& root, Study& study) {

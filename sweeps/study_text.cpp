@@ -124,6 +124,7 @@ std::string transfer_text(const Study& study) {
   if (use.depth_exponent) text += fmt::format("depth_exponent = {}\n", options.depth_exponent);
   if (use.duration_exponent) text += fmt::format("duration_exponent = {}\n", options.duration_exponent);
   if (use.head) text += fmt::format("head = \"{}\"\n", models::name(options.head));
+  if (use.mssp_regime) text += fmt::format("mssp_regime = {}\n", options.mssp_regime);
   return text;
 }
 

@@ -33,6 +33,7 @@ TargetConfig transfer(const std::string& target, const models::RunShape& run, co
   config.base = optimum;
   config.route_scale = models::route_scale(run.shape, options);
   config.sigma0_ratio = models::sigma0_ratio(run, proxy, options);
+  config.caveats = models::caveats(run, proxy, options);
 
   std::set<models::TensorGroup> groups;  // ordered as the enum
   for (const auto& spec : models::tensor_specs(run.shape)) groups.insert(spec.group);

@@ -27,10 +27,11 @@ struct TargetConfig {
   std::string moe;  // "dense" or the name code
   models::RunShape run;
   models::RuleOptions rule;
-  Hyperparameters base;           // rule coordinates, as tuned on the proxy
-  double route_scale = 1;         // R
-  double branch_scale = 1;        // A (times depth)
-  double sigma0_ratio = 1;        // predicted gradient-noise covariate
+  Hyperparameters base;     // rule coordinates, as tuned on the proxy
+  double route_scale = 1;   // R
+  double branch_scale = 1;  // A (times depth)
+  double sigma0_ratio = 1;  // predicted gradient-noise covariate
+  std::vector<std::string> caveats;
   std::vector<TransferRow> rows;  // groups that the target has, in the order of TensorGroup
 };
 

@@ -67,6 +67,8 @@ Canonical common(const TrialSpec& spec) {
       .add("fingerprint", spec.data.fingerprint)
       .add("eval_tokens", spec.eval.tokens)
       .add("eval_every", spec.eval.every);
+  // Only there it changes anything, and keys from before it existed stay what they were.
+  if (models::uses(spec.rule.rule).mssp_regime) out.add("mssp_regime", spec.rule.mssp_regime);
   return out;
 }
 

@@ -23,7 +23,7 @@ constexpr E kLast = E{};  // the last enumerator
 template <>
 constexpr auto kLast<models::ModelFamily> = models::ModelFamily::diffusion_model;
 template <>
-constexpr auto kLast<models::Parameterization> = models::Parameterization::complete_mue;
+constexpr auto kLast<models::Parameterization> = models::Parameterization::u_mup;
 template <>
 constexpr auto kLast<models::WdWidth> = models::WdWidth::independent;
 template <>
@@ -72,6 +72,7 @@ void fields(auto& a, models::RuleOptions& x) {
   a("duration_exponent", x.duration_exponent);
   a("wd_width", x.wd_width);
   a("head", x.head);
+  if (models::uses(x.rule).mssp_regime) a("mssp_regime", x.mssp_regime);
 }
 void fields(auto& a, sweeps::Hyperparameters& x) {
   a("lr", x.lr);

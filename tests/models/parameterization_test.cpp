@@ -234,7 +234,7 @@ TEST_CASE("a target equal to the proxy has factors of exactly one under every ru
           "[models][parameterization]") {
   for (const double expansion : {1.0, 2.0, 2.5}) {
     const auto proxy = dense(128, 4, expansion);
-    for (const auto rule : {Parameterization::sp, Parameterization::mup, Parameterization::complete_mue})
+    for (const auto rule : all_rules())
       for (const auto head : {HeadRule::published, HeadRule::mup, HeadRule::complete_dp})
         for (const auto wd : {WdWidth::literal, WdWidth::scaled, WdWidth::independent})
           for (const auto group : kAllGroups) {
@@ -285,6 +285,99 @@ TEST_CASE("muP scales the down projection by its own fan-in", "[models][paramete
   CHECK(f.lr == 2);
   CHECK(f.forward == 1);
   CHECK(group_scaling(TensorGroup::expert_up, moe("16e8a", 64, dense(256)), dense(), mup).lr == 0.5);
+}
+
+TEST_CASE("MSSP's regimes are all the identity at the proxy", "[models][parameterization]") {
+  for (const int regime : {1, 2, 3})
+    for (const auto group : kAllGroups) {
+      const auto f =
+          group_scaling(group, dense(), dense(), {.rule = Parameterization::mssp, .mssp_regime = regime});
+      CHECK((f.init_std == 1 && f.lr == 1 && f.wd == 1 && f.eps == 1 && f.forward == 1));
+    }
+}
+
+/// Three readings of "4.5x expansion (H_act/d = 9)" for the worked example's experts.
+TEST_CASE("experts of width d on a proxy of expansion 1 give the published nine",
+          "[models][parameterization]") {
+  const WorkedExample example;  // reading A
+  CHECK_THAT(example.factor(TensorGroup::expert_down).forward, WithinRel(1.0 / 9, 1e-12));
+  CHECK_THAT(example.factor(TensorGroup::expert_down).init_std, WithinRel(3 / std::sqrt(8.0), 1e-12));
+}
+
+TEST_CASE("experts of width d/2 on a proxy of expansion 1 give 4.5", "[models][parameterization]") {
+  WorkedExample example;  // reading B
+  example.target.shape.expert_width = 512;
+  const auto down = example.factor(TensorGroup::expert_down);
+  CHECK_THAT(down.forward, WithinRel(1 / 4.5, 1e-12));
+  CHECK_THAT(down.init_std * 0.01, WithinAbs(0.0075, 1e-9));
+  CHECK_THAT(down.init_std * 0.02, WithinAbs(0.015, 1e-9));
+}
+
+TEST_CASE("experts of width d/2 on a proxy of expansion 1/2 give nine again", "[models][parameterization]") {
+  WorkedExample example;  // reading C: e0 is the unit
+  example.proxy.shape.ffn_width = 64;
+  example.target.shape.expert_width = 512;
+  CHECK_THAT(example.factor(TensorGroup::expert_down).forward, WithinRel(1.0 / 9, 1e-12));
+}
+
+TEST_CASE("a rule for dense models refuses a MoE and names rules that take one",
+          "[models][parameterization]") {
+  for (const auto rule :
+       {Parameterization::completep, Parameterization::complete_dp, Parameterization::u_mup}) {
+    CHECK_NOTHROW(group_scaling(TensorGroup::attention, dense(256, 8), dense(), {.rule = rule}));
+    CHECK_THROWS_WITH(
+        group_scaling(TensorGroup::attention, moe("8e2a", 128), dense(), {.rule = rule}),
+        ContainsSubstring(std::string(name(rule))) && ContainsSubstring("complete-mue, mup or sp"));
+  }
+}
+
+TEST_CASE("an axis that a rule's source does not cover is refused by name", "[models][parameterization]") {
+  const auto refused = [](const RunShape& target, const RuleOptions& options, const char* why) {
+    CHECK_THROWS_WITH(group_scaling(TensorGroup::attention, target, dense(), options),
+                      ContainsSubstring(why));
+  };
+  refused(moe("8e2a", 128, dense(128, 8)), {.rule = Parameterization::mup_moe}, "the proxy's depth 4");
+  refused(moe("8e2a", 128, dense(128, 8)), {.rule = Parameterization::mssp}, "the proxy's depth 4");
+  for (const auto rule : {Parameterization::mup_moe, Parameterization::jiang, Parameterization::mssp}) {
+    refused(moe("8e2a1s", 128), {.rule = rule}, "shared experts");
+    refused(moe("8e2a2g", 128), {.rule = rule}, "groups of experts");
+  }
+  refused(moe("8e2a", 128, dense(256)), {.rule = Parameterization::mssp},
+          "expert_width must give 256, not 128");
+  refused(moe("8e2a", 256, dense(256)), {.rule = Parameterization::mssp, .mssp_regime = 2},
+          "expert_width must give 128, not 256");
+  refused(moe("8e2a", 128), {.rule = Parameterization::mssp, .mssp_regime = 4}, "regimes 1, 2 and 3");
+}
+
+TEST_CASE("Jiang's sum is a mean of plain sigmoids, and says that a/N changes",
+          "[models][parameterization]") {
+  const RuleOptions jiang{.rule = Parameterization::jiang};
+  const auto target = moe("8e2a", 64, dense(256, 8));
+  CHECK(route_scale(target.shape, jiang) == 0.5);
+  CHECK_FALSE(gate_rule(jiang.rule).normalised);
+  const auto down = group_scaling(TensorGroup::expert_down, target, dense(), jiang);
+  CHECK_THAT(down.init_std, WithinRel(std::sqrt(2.0) / 0.5, 1e-12));  // above 1: below-width experts
+  CHECK(down.lr == 2);
+  CHECK(down.forward == 0.5);
+  const auto notes = caveats(target, dense(), jiang);
+  REQUIRE_FALSE(notes.empty());
+  CHECK_THAT(notes.front(), ContainsSubstring("from 1 to 2/8"));
+}
+
+TEST_CASE("a rule that cannot be trained says so beside its table", "[models][parameterization]") {
+  CHECK_FALSE(is_trained(Parameterization::u_mup));
+  CHECK_THAT(caveats(dense(256), dense(), {.rule = Parameterization::u_mup}).front(),
+             ContainsSubstring("not trained here"));
+  CHECK(caveats(moe("8e2a", 128), dense(), {}).empty());
+}
+
+TEST_CASE("a rule without a word on duration says that the values stay", "[models][parameterization]") {
+  auto longer = dense();
+  longer.steps *= 4;
+  CHECK_THAT(caveats(longer, dense(), {.rule = Parameterization::mup}).front(),
+             ContainsSubstring("duration"));
+  CHECK(group_scaling(TensorGroup::head, longer, dense(), {.rule = Parameterization::mup}).lr == 1);
+  CHECK(group_scaling(TensorGroup::head, longer, dense(), {.rule = Parameterization::complete_dp}).lr == 0.5);
 }
 
 TEST_CASE("a MoE is refused as a proxy", "[models][parameterization]") {

@@ -185,7 +185,7 @@ TEST_CASE("targets and proxy have seeds of their own", "[sweeps][plan]") {
 
 TEST_CASE("a copy of a target under another rule shares its seed", "[sweeps][plan]") {
   auto copy = moe("a@mup");
-  copy.copy_of = "a";
+  copy.copy_of = std::string("a");
   copy.rule.rule = models::Parameterization::mup;
   const auto original = plan_transferred(study(), moe("a"), kOptimum);
   const auto compared = plan_transferred(study(), copy, kOptimum);
@@ -197,7 +197,7 @@ TEST_CASE("a copy of a target under another rule shares its seed", "[sweeps][pla
 
 TEST_CASE("a copy under SP at the transferred point is the target's baseline", "[sweeps][plan]") {
   auto copy = moe("a@sp");
-  copy.copy_of = "a";
+  copy.copy_of = std::string("a");
   copy.rule.rule = models::Parameterization::sp;
   CHECK(trial_key(plan_transferred(study(), copy, kOptimum)) ==
         trial_key(plan_baseline(study(), moe("a"), kOptimum)));

@@ -159,6 +159,7 @@ TEST_CASE("the resolved text reads back as the same study", "[sweeps][study_file
       edited("rule = \"complete-mue\"", "compare = [\"sp\", \"mup\"]\nwd_width = \"literal\""),
       edited("rule = \"complete-mue\"", "rule = \"sp\"\ncompare = [\"complete-mue\"]\nhead = \"mup\""),
       edited("steps = 200", "steps = 200\nrule = \"mup\""),
+      edited("moe = \"8e2a1s\"", "moe = \"8e2a\"\nrule = \"mssp\""),
       edited("kind = \"wsd\", warmup = 0.05, decay = 0.2", "kind = \"cosine\""),
       edited("moe = \"8e2a1s\"", "expansion = 2.5\nbaseline = false"),
       with("\n[resources]\ndevices = [\"cuda:0\", \"cuda:2\"]\nworkers_per_device = 2\n"),
@@ -487,8 +488,30 @@ TEST_CASE("what a language model does not have is refused", "[sweeps][study_file
   REFUSED_AT(edited("path = \"corpus\"", "path = \"corpus\"\nimage_size = 8"), "8:14", "has no images");
 }
 
-TEST_CASE("a rule of another version is named honestly", "[sweeps][study_file]") {
-  REFUSED_AT(edited("\"complete-mue\"", "\"u-mup\""), "30:8", "not in this version");
+TEST_CASE("a rule that cannot be trained is refused and its calculator named", "[sweeps][study_file]") {
+  REFUSED_AT(edited("\"complete-mue\"", "\"u-mup\""), "30:8", "tuneonce transfer --rule u-mup");
+}
+
+TEST_CASE("a target that its rule says nothing about is refused at its key", "[sweeps][study_file]") {
+  REFUSED_AT(edited("\"complete-mue\"", "\"completep\""), "34:7", "leave moe out");
+  REFUSED_AT(edited("\"complete-mue\"", "\"jiang\""), "34:7", "shared experts");
+  REFUSED_AT(edited("rule = \"complete-mue\"", "compare = [\"mup-moe\"]"), "34:7", "\"8e2a1s@mup-moe\"");
+  auto narrow = edited("moe = \"8e2a1s\"", "moe = \"8e2a\"\nexpert_width = 64\nrule = \"mssp\"");
+  REFUSED_AT(narrow, "35:16", "expert_width must give 128, not 64");
+}
+
+TEST_CASE("MSSP's regime is read, kept and refused elsewhere", "[sweeps][study_file]") {
+  auto text = edited("rule = \"complete-mue\"", "rule = \"mssp\"\nmssp_regime = 3");
+  text.replace(text.find("\"8e2a1s\"\nwidth"), 8, "\"8e2a\"");
+  const auto study = parsed(text);
+  CHECK(study.targets[0].rule.mssp_regime == 3);
+  CHECK(parsed(study.text).text == study.text);
+  CHECK_THAT(study.text, ContainsSubstring("mssp_regime = 3"));
+  REFUSED_AT(edited("rule = \"complete-mue\"", "mssp_regime = 2"), "30:15", "has no effect");
+}
+
+TEST_CASE("an expansion of zero is refused", "[sweeps][study_file]") {
+  REFUSED_AT(edited("head_size = 16", "head_size = 16\nexpansion = 0"), "13:13", "above 0");
 }
 
 TEST_CASE("a misspelt word comes with the nearest known one", "[sweeps][study_file]") {

@@ -89,7 +89,8 @@ TEST_CASE("every enumerator of a spec survives", "[worker][protocol]") {
   for (int i = 0; i <= 1; ++i) spec.run.shape.family = static_cast<models::ModelFamily>(i), check(spec);
   for (int i = 0; i <= 1; ++i) spec.precision = static_cast<sweeps::Precision>(i), check(spec);
   for (int i = 0; i <= 1; ++i) spec.balancing = static_cast<sweeps::Balancing>(i), check(spec);
-  for (int i = 0; i <= 2; ++i) spec.rule.rule = static_cast<models::Parameterization>(i), check(spec);
+  for (const auto rule : models::all_rules()) spec.rule.rule = rule, check(spec);
+  spec.rule = {.rule = models::Parameterization::mssp, .mssp_regime = 3}, check(spec);
   for (int i = 0; i <= 2; ++i) spec.rule.wd_width = static_cast<models::WdWidth>(i), check(spec);
   for (int i = 0; i <= 2; ++i) spec.rule.head = static_cast<models::HeadRule>(i), check(spec);
 }
