@@ -219,6 +219,12 @@ int show_transfer(const fs::path& database, Format format) {
   return kDone;
 }
 
+int show_calculated(const CalculatorOptions& options, Format format) {
+  const auto targets = calculate(options);
+  print(transfer_text(targets), transfer_table(targets), format);
+  return kDone;
+}
+
 int show_drift(const fs::path& database, Format format) {
   const auto loaded = load(database);
   const auto text = drift_text(loaded.study, loaded.analysis);

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <string>
 
+#include "orchestrator/calculator.h"
 #include "orchestrator/console.h"
 #include "orchestrator/output.h"
 
@@ -24,6 +25,8 @@ int show_logs(const std::filesystem::path& database, const std::string& trial);
 
 int show_fit(const std::filesystem::path& database, Format format);
 int show_transfer(const std::filesystem::path& database, Format format);
+/// The same from shapes and values on the command line; opens nothing.
+int show_calculated(const CalculatorOptions& options, Format format);
 int show_drift(const std::filesystem::path& database, Format format);
 /// Writes the report from the database; `file` empty: the database's name with .html.
 int make_report(const std::filesystem::path& database, std::filesystem::path file);

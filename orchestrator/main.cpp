@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 
@@ -19,12 +20,17 @@ using namespace orchestrator;
 struct Arguments {
   ConsoleOptions console;
   RunOptions run;
+  CalculatorOptions calculator;
   std::string study, database, format = "table", sql, trial, report, corpus;
   double query_seconds = 30;
   bool json = false, no_measure = false;
 
   Format output_format() const { return json ? Format::json : parse_format(format); }
 };
+
+constexpr const char* kCalculatorExample =
+    "--lr 1e-3 --wd 0.1 --init-std 0.01 --proxy width=128,depth=32,steps=25000 --target "
+    "128e8a1s,width=1024,steps=100000";
 
 using Action = std::function<int(const Arguments&)>;
 
@@ -38,6 +44,59 @@ CLI::App* add_reader(CLI::App& app, Arguments& arguments, const std::string& nam
 void add_database(CLI::App* command, Arguments& arguments) {
   command->add_option("DB,--db", arguments.database,
                       "database, or study file; default: the only tuneonce database in this folder");
+}
+
+/// `transfer` reads a database, or calculates from shapes and values that are given here.
+void add_transfer(CLI::App& app, Arguments& arguments, Action& action) {
+  auto* command =
+      add_reader(app, arguments, "transfer",
+                 "every factor and value of every target, from the database; or, with --proxy and "
+                 "--target, of the shapes given here");
+  add_database(command, arguments);
+  auto& c = arguments.calculator;
+  const auto group = [&](CLI::Option* option) { return option->group("without a database"); };
+  const std::vector<CLI::Option*> needed = {
+      group(command->add_option("--proxy", c.proxy, "dense shape, as in width=128,depth=32,steps=25000")),
+      group(command->add_option("--target", c.targets,
+                                "shape, as in 128e8a1s,width=1024,steps=100000; may be repeated")),
+      group(command->add_option("--lr", c.tuned.lr, "the proxy's optimum")->check(CLI::PositiveNumber)),
+      group(command->add_option("--wd", c.tuned.wd, "the proxy's optimum")->check(CLI::NonNegativeNumber)),
+      group(command->add_option("--init-std", c.tuned.init_std, "the proxy's")->check(CLI::PositiveNumber))};
+  std::vector<CLI::Option*> all = needed;
+  const auto share = CLI::Range(0.0, 1.0);
+  for (auto* option :
+       {command->add_option("--rule", c.rule,
+                            "complete-mue, sp, mup, completep, complete-dp, mup-moe, jiang, mssp, u-mup"),
+        command->add_option("--family", c.family, "language_model or diffusion_model"),
+        command->add_option("--wd-width", c.wd_width, "scaled, literal or independent"),
+        command->add_option("--head", c.head, "published, mup or complete-dp"),
+        command->add_option("--depth-exponent", c.options.depth_exponent, "alpha of CompleteP")
+            ->check(CLI::Range(0.0, 2.0)),
+        command->add_option("--duration-exponent", c.options.duration_exponent, "0.5 is Complete(d)P")
+            ->check(CLI::Range(0.0, 2.0)),
+        command->add_option("--mssp-regime", c.options.mssp_regime, "1, 2 or 3")->check(CLI::Range(1, 3)),
+        command->add_option("--beta1", c.tuned.beta1, "of the proxy")->check(share),
+        command->add_option("--beta2", c.tuned.beta2, "of the proxy")->check(share),
+        command->add_option("--eps", c.tuned.eps, "of the proxy")->check(CLI::PositiveNumber)})
+    all.push_back(group(option->capture_default_str()));
+  command->callback([&arguments, &action, needed, all] {
+    const auto given = [](const CLI::Option* option) { return option->count() > 0; };
+    if (std::none_of(all.begin(), all.end(), given)) {
+      action = [](const Arguments& a) {
+        return show_transfer(choose_database(a.database), a.output_format());
+      };
+      return;
+    }
+    if (!arguments.database.empty())
+      throw ExitError(kUsage,
+                      fmt::format("transfer reads {} or calculates from --proxy and --target, not both",
+                                  arguments.database));
+    for (const auto* option : needed)
+      if (!given(option))
+        throw ExitError(kUsage, fmt::format("transfer without a database needs {} too, for example {}",
+                                            option->get_name(), kCalculatorExample));
+    action = [](const Arguments& a) { return show_calculated(a.calculator, a.output_format()); };
+  });
 }
 
 void add_run(CLI::App& app, Arguments& arguments, Action& action, const std::string& name,
@@ -111,7 +170,7 @@ void add_commands(CLI::App& app, Arguments& arguments, Action& action) {
       [&] { action = [](const Arguments& a) { return show_logs(choose_database(a.database), a.trial); }; });
 
   reader("fit", "the proxy's optimum with its uncertainty, from the database", show_fit);
-  reader("transfer", "every factor and value of every target, from the database", show_transfer);
+  add_transfer(app, arguments, action);
   reader("drift", "did the targets' optima move, from the database", show_drift);
 
   auto* report = app.add_subcommand("report", "write the HTML report from the database");
