@@ -100,6 +100,27 @@ TEST_CASE("initialising one slot leaves the others as they were", "[models][gene
   CHECK(stack->buffers()[0].value[1].eq(0).all().item<bool>());
 }
 
+TEST_CASE("the experts of a block start alike under MSSP regime 3 and differ otherwise",
+          "[models][generator]") {
+  auto options = tiny::options(tiny::moe("4e2a", 48));
+  for (const int regime : {1, 3}) {
+    options.rule = {.rule = Parameterization::mssp, .mssp_regime = regime};
+    auto model = make_model(options);
+    model->initialise(0, 5, 0.07);
+    for (const auto& [spec, value] : model->parameters()) {
+      if (spec.group != TensorGroup::expert_up && spec.group != TensorGroup::expert_down) continue;
+      INFO(spec.name << ", regime " << regime);
+      CHECK(at::equal(value[0][0], value[0][3]) == (regime == 3));
+    }
+  }
+}
+
+TEST_CASE("a rule whose forward pass is not here makes no model", "[models][generator]") {
+  auto options = tiny::options(tiny::dense());
+  options.rule.rule = Parameterization::u_mup;
+  CHECK_THROWS_WITH(make_model(options), ContainsSubstring("u-mup"));
+}
+
 TEST_CASE("every tensor starts with the std the rule gives it, gains with one", "[models][generator]") {
   auto options = tiny::options(tiny::moe("8e2a1s", 64));
   options.run.shape.width = 64;  // twice the proxy's

@@ -154,6 +154,32 @@ TEST_CASE("the bias picks experts but does not enter the gates", "[models][moe]"
   CHECK(at::equal(before, moe(block.x, block.weights, shape, {}).y_KRD));
 }
 
+TEST_CASE("gates may be a softmax and may be left as they are", "[models][moe]") {
+  const at::NoGradGuard no_grad;
+  const auto output = [](const std::string& code, const GateRule& gates, const at::Tensor& times = {}) {
+    const ModelShape shape = tiny::moe(code, 12);
+    const Block block = random_block(shape);
+    const at::Tensor y = moe(block.x, block.weights, shape, {.gates = gates}).y_KRD;
+    return times.defined() ? y * times : y;
+  };
+  const auto logits = [](const std::string& code) {
+    const Block block = random_block(tiny::moe(code, 12));
+    return at::matmul(block.x, block.weights.router_KDN);
+  };
+  const GateRule softmax{.softmax = true, .normalised = true},
+      raw_softmax{.softmax = true, .normalised = false};
+  const GateRule raw_sigmoid{.softmax = false, .normalised = false};
+  // One expert: a gate over itself is 1, and left as it is the gate scales the output.
+  CHECK(tiny::relative_error(output("1e1a", raw_sigmoid), output("1e1a", {}, at::sigmoid(logits("1e1a")))) <
+        1e-12);
+  // All experts active: a softmax sums to 1 already.
+  CHECK(tiny::relative_error(output("4e4a", raw_softmax), output("4e4a", softmax)) < 1e-12);
+  CHECK(tiny::relative_error(output("4e4a", softmax), output("4e4a", {})) > 1e-3);
+  // Two of eight: as it is, it lacks what the other six have.
+  const at::Tensor taken = std::get<0>(at::softmax(logits("8e2a"), -1).topk(2, -1)).sum(-1, true);
+  CHECK(tiny::relative_error(output("8e2a", raw_softmax), output("8e2a", softmax, taken)) < 1e-12);
+}
+
 TEST_CASE("the balancing bias falls for busy experts and rises for idle ones", "[models][moe]") {
   at::Tensor bias = at::zeros({2, 4});
   const at::Tensor load = at::tensor({5.f, 1.f, 3.f, 3.f, 6.f, 2.f, 2.f, 2.f}).view({2, 4});
