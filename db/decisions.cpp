@@ -134,16 +134,30 @@ void put_drift(SQLite::Database& database, const std::string& target, const swee
       .insert();
 }
 
+void put_censored(SQLite::Database& database, const sweeps::Censoring& censoring) {
+  Row(database, "INSERT INTO censored SELECT id, ?, ?, ? FROM trial WHERE key = ?")
+      .add(censoring.step)
+      .add(std::string_view(censoring.reason))
+      .add(std::string_view(now_utc()))
+      .add(std::string_view(censoring.trial))
+      .insert();
+}
+
 }  // namespace
 
 void Store::put_decisions(std::int64_t study_id, const sweeps::Study& study,
                           const sweeps::Analysis& analysis) {
   write([&] {
-    for (const char* table : {"drift_check", "target_group", "target", "optimum"})
+    for (const char* table : {"drift_check", "target_group", "target", "optimum", "censored"})
       database_->exec(std::string("DELETE FROM ") + table);
+    for (const auto& censoring : analysis.censored) put_censored(*database_, censoring);
     if (analysis.fit)
       if (const auto* fit = std::get_if<sweeps::Optimum>(&*analysis.fit))
         put_optimum(*database_, study_id, "proxy", analysis.init_std, study.proxy.steps, *fit);
+    for (const auto& horizon : analysis.horizons)
+      if (const auto* fit = std::get_if<sweeps::Optimum>(&horizon.fit); fit && horizon.fraction < 1)
+        put_optimum(*database_, study_id, sweeps::model_name(horizon), analysis.init_std, horizon.steps,
+                    *fit);
     for (const auto& target : analysis.targets) {
       put_target(*database_, study_id, target);
       put_groups(*database_, target.config);

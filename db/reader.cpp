@@ -76,6 +76,8 @@ std::vector<sweeps::TrialResult> Reader::results() const {
     select.bind(1, static_cast<int>(schema_version(*database_) < 2 ? sweeps::TrialState::pruned
                                                                    : sweeps::TrialState::dropped));
     std::vector<sweeps::TrialResult> results;
+    auto evaluations = this->evaluations();
+    auto branches = this->branches();
     while (select.executeStep()) {
       sweeps::TrialResult& result = results.emplace_back();
       result.key = select.getColumn(0).getString();
@@ -89,16 +91,42 @@ std::vector<sweeps::TrialResult> Reader::results() const {
       result.seconds = optional_column<double>(select.getColumn(8));
       result.device = select.getColumn(9).getString();
       result.message = select.getColumn(10).getString();
+      result.evaluations = std::move(evaluations[result.key]);
+      result.branches = std::move(branches[result.key]);
     }
     return results;
   });
 }
 
-std::vector<CurveSeries> Reader::curves() const {
+std::map<sweeps::TrialKey, sweeps::EvalCurve> Reader::evaluations() const {
+  std::map<sweeps::TrialKey, sweeps::EvalCurve> evaluations;
+  for (auto& curve : curves("eval_loss"))
+    evaluations[curve.trial] = {std::move(curve.steps), std::move(curve.values)};
+  return evaluations;
+}
+
+std::map<sweeps::TrialKey, std::vector<sweeps::BranchLoss>> Reader::branches() const {
+  std::map<sweeps::TrialKey, std::vector<sweeps::BranchLoss>> branches;
+  if (schema_version(*database_) < 2) return branches;
+  SQLite::Statement select(*database_, R"(
+    SELECT trial.key, fraction, branch.steps, branch.loss FROM branch JOIN trial ON trial.id = trial_id
+    ORDER BY trial_id, branch.steps)");
+  while (select.executeStep())
+    branches[select.getColumn(0).getString()].push_back(
+        {select.getColumn(1).getDouble(), select.getColumn(2).getInt64(), select.getColumn(3).getDouble()});
+  return branches;
+}
+
+std::vector<CurveSeries> Reader::curves() const { return curves(""); }
+
+std::vector<CurveSeries> Reader::curves(const std::string& metric) const {
   return guarded(file_, [&] {
+    // In this form the index finds one metric's chunks without reading the others.
+    const std::string one = metric.empty() ? "" : "WHERE metric = ? AND trial_id IN (SELECT id FROM trial)";
     SQLite::Statement select(*database_, R"(
-      SELECT trial.key, metric, curve_chunk.steps, "values" FROM curve_chunk JOIN trial ON trial.id = trial_id
-      ORDER BY trial_id, metric, attempt, curve_chunk.id)");
+      SELECT trial.key, metric, curve_chunk.steps, "values" FROM curve_chunk JOIN trial ON trial.id = trial_id )" +
+                                             one + " ORDER BY trial_id, metric, attempt, curve_chunk.id");
+    if (!metric.empty()) select.bind(1, metric);
     std::map<std::pair<sweeps::TrialKey, std::string>, std::map<std::int64_t, double>> points;
     while (select.executeStep()) {
       auto& series = points[{select.getColumn(0).getString(), select.getColumn(1).getString()}];

@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -56,6 +57,9 @@ class Reader {
 
  protected:
   Reader(const std::filesystem::path& file, SpecCodec codec, std::unique_ptr<SQLite::Database> database);
+  std::map<sweeps::TrialKey, sweeps::EvalCurve> evaluations() const;
+  std::map<sweeps::TrialKey, std::vector<sweeps::BranchLoss>> branches() const;
+  std::vector<CurveSeries> curves(const std::string& metric) const;  // empty: all
 
   std::filesystem::path file_;
   SpecCodec codec_;

@@ -150,8 +150,9 @@ int Store::add_plan(std::int64_t study_id, const std::vector<sweeps::TrialSpec>&
     SQLite::Statement insert(*database_, R"(
       INSERT INTO trial (key, study_id, name, role, target, lr, wd, init_std, seed, spec, state, created, changed)
       VALUES (?, ?, ?, ?, nullif(?, ''), ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING)");
-    SQLite::Statement wait(
-        *database_, "UPDATE trial SET state = ?, changed = ? WHERE key = ? AND state IN (?, ?)");
+    SQLite::Statement wait(*database_,
+                           "UPDATE trial SET state = ?, steps = NULL, message = NULL, changed = ? WHERE key "
+                           "= ? AND state IN (?, ?)");
     for (const auto& spec : specs) {
       const auto key = sweeps::trial_key(spec);
       SQLite::bind(insert, key, study_id, spec.name, static_cast<int>(spec.role), spec.target, spec.base.lr,
@@ -266,6 +267,39 @@ void Store::finish(const sweeps::TrialKey& key, std::int64_t attempt, const swee
   });
 }
 
+void Store::prune(const sweeps::TrialKey& key, std::int64_t attempt, const sweeps::Censoring& why) {
+  write([&] {
+    const auto id = trial_id(key);
+    SQLite::Statement end(*database_, R"(
+      UPDATE attempt SET state = ?, message = ?, ended = ? WHERE trial_id = ? AND number = ? AND state = ?)");
+    SQLite::bind(end, code(TrialState::pruned), why.reason, now_utc(), id, attempt,
+                 code(TrialState::running));
+    if (end.exec() != 1)
+      throw StoreError(Trouble::state,
+                       fmt::format("{}: attempt {} of trial {} is not running", file_.string(), attempt, id));
+    set_pruned(id, why);
+  });
+}
+
+void Store::prune_waiting(const std::vector<sweeps::Censoring>& censored) {
+  if (censored.empty()) return;
+  write([&] {
+    SQLite::Statement select(*database_, "SELECT id FROM trial WHERE key = ? AND state = ?");
+    for (const auto& why : censored) {
+      SQLite::bind(select, why.trial, code(TrialState::waiting));
+      if (select.executeStep()) set_pruned(select.getColumn(0).getInt64(), why);
+      select.reset();
+    }
+  });
+}
+
+void Store::set_pruned(std::int64_t id, const sweeps::Censoring& why) {
+  SQLite::Statement update(*database_,
+                           "UPDATE trial SET state = ?, steps = ?, message = ?, changed = ? WHERE id = ?");
+  SQLite::bind(update, code(TrialState::pruned), why.step, why.reason, now_utc(), id);
+  update.exec();
+}
+
 int Store::retry_failed() {
   int retried = 0;
   write([&] {
@@ -296,6 +330,14 @@ void Store::append_curve(const sweeps::TrialKey& key, std::int64_t attempt, cons
                          const std::vector<std::int64_t>& steps, const std::vector<double>& values) {
   guarded(file_, [&] {
     pending_chunks_.push_back({trial_id(key), attempt, metric, json_array(steps), json_array(values)});
+  });
+}
+
+void Store::put_branch(const sweeps::TrialKey& key, const sweeps::BranchLoss& branch) {
+  write([&] {
+    SQLite::Statement insert(*database_, "INSERT OR REPLACE INTO branch VALUES (?, ?, ?, ?)");
+    SQLite::bind(insert, trial_id(key), branch.fraction, branch.steps, branch.loss);
+    insert.exec();
   });
 }
 

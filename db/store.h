@@ -54,6 +54,10 @@ class Store : public Reader {
   /// Ends attempt `attempt`: running -> complete, diverged or failed; or back to waiting with `again`.
   void finish(const sweeps::TrialKey& key, std::int64_t attempt, const sweeps::Outcome& outcome,
               bool again = false);
+  /// Ends an attempt that was stopped early: running -> pruned.
+  void prune(const sweeps::TrialKey& key, std::int64_t attempt, const sweeps::Censoring& why);
+  /// waiting -> pruned: those that lost their worker past the evaluation that decided.
+  void prune_waiting(const std::vector<sweeps::Censoring>& censored);
   /// failed -> waiting, and earlier losses count no more. Returns how many.
   int retry_failed();
 
@@ -61,13 +65,14 @@ class Store : public Reader {
   void note_step(const sweeps::TrialKey& key, std::int64_t attempt, std::int64_t step);
   void append_curve(const sweeps::TrialKey& key, std::int64_t attempt, const std::string& metric,
                     const std::vector<std::int64_t>& steps, const std::vector<double>& values);
+  void put_branch(const sweeps::TrialKey& key, const sweeps::BranchLoss& branch);
   void flush();
 
   /// One line of the database's diary.
   void record(const std::string& kind, const std::string& message, const sweeps::TrialKey& key = "");
 
-  /// Writes what was decided into optimum, target, target_group and drift_check, for people to read: nothing
-  /// is read back from there.
+  /// Writes what was decided into censored, optimum, target, target_group and drift_check, for people to
+  /// read: nothing is read back from there.
   void put_decisions(std::int64_t study_id, const sweeps::Study& study, const sweeps::Analysis& analysis);
 
  private:
@@ -75,6 +80,7 @@ class Store : public Reader {
   /// `work` in one transaction, the gathered curve points with it; on the disk when this returns.
   void write(const std::function<void()>& work);
   void write_pending();
+  void set_pruned(std::int64_t id, const sweeps::Censoring& why);
   void reopen_lost();
   std::int64_t trial_id(const sweeps::TrialKey& key) const;
 

@@ -203,6 +203,7 @@ class HeatMap {
     else
       frame_.svg.text(middle, Anchor::middle,
                       cell.diverged > 0 ? "diverged"
+                      : cell.pruned > 0 ? "pruned"
                       : cell.failed > 0 ? "failed"
                                         : "waiting",
                       "state");

@@ -202,11 +202,13 @@ void Run::open_store() {
 awaitable<sweeps::Analysis> Run::train_what_is_missing() {
   while (true) {
     auto analysis = sweeps::analyse(study_, store_->results());
+    store_->prune_waiting(analysis.censored);
     store_->add_plan(study_id_, analysis.missing);
     store_->put_decisions(study_id_, study_, analysis);
     if (analysis.missing.empty() || signal_ != 0 || broken_) co_return analysis;
     progress_->begin(sweeps::name(analysis.stage), store_->results());
-    broken_ = co_await scheduler_->run(*store_) == Scheduler::End::broken;
+    sweeps::SweepWatch watch(sweeps::sweeps_under_way(study_, analysis));
+    broken_ = co_await scheduler_->run(*store_, std::move(watch)) == Scheduler::End::broken;
   }
 }
 
@@ -278,8 +280,9 @@ void print_plan(const sweeps::Study& study, const NominalPlan& plan, const std::
         cost.active_parameters, fmt::format("{:.3g}", cost.tokens), fmt::format("{:.3g}", cost.flops)});
     for (const auto& time : times) {
       if (!(time.run == spec.run)) continue;
-      const double evals = 1 + 1 / std::max(study.eval.every, 1e-9);
-      const double trial = time.measured.seconds_per_step * static_cast<double>(spec.run.steps) +
+      const double evals =
+          1 + 1 / std::max(study.eval.every, 1e-9) + static_cast<double>(sweeps::branch_points(spec).size());
+      const double trial = time.measured.seconds_per_step * static_cast<double>(sweeps::trained_steps(spec)) +
                            time.measured.seconds_per_eval * evals;
       row.insert(row.end(),
                  {fmt::format("{:.3g}", 1e3 * time.measured.seconds_per_step), duration_text(trial)});

@@ -29,7 +29,7 @@ Progress::Progress(Console& console, double planned_flops)
 
 void Progress::begin(std::string_view stage, const std::vector<sweeps::TrialResult>& results) {
   stage_ = stage;
-  num_ended_ = num_failed_ = num_diverged_ = 0;
+  num_ended_ = num_failed_ = num_diverged_ = num_pruned_ = 0;
   num_trials_ = results.size();
   ended_flops_ = remaining_flops_ = 0;
   best_.reset();
@@ -39,6 +39,7 @@ void Progress::begin(std::string_view stage, const std::vector<sweeps::TrialResu
     num_ended_ += has_ended(result.state);
     num_failed_ += result.state == TrialState::failed;
     num_diverged_ += result.state == TrialState::diverged;
+    num_pruned_ += result.state == TrialState::pruned;
     if (result.loss) best_ = best_ ? std::min(*best_, *result.loss) : *result.loss;
   }
   show();
@@ -74,6 +75,10 @@ void Progress::ended(const db::WaitingTrial& trial, const sweeps::Outcome& outco
   } else if (const auto* diverged = std::get_if<sweeps::Diverged>(&outcome)) {
     ++num_diverged_;
     console_.detail(fmt::format("{}: diverged at step {}", who, diverged->step));
+  } else if (const auto& failed = std::get<sweeps::Failed>(outcome);
+             !again && failed.failure == sweeps::FailureClass::cancelled) {
+    ++num_pruned_;
+    console_.detail(fmt::format("{}: stopped early: {}", who, failed.message));
   } else if (!again) {
     ++num_failed_;
   }
@@ -86,6 +91,7 @@ std::string Progress::line() const {
   std::string text =
       fmt::format("{} {}/{} trials, {} running", stage_, num_ended_, num_trials_, running_.size());
   if (num_diverged_ > 0) text += fmt::format(", {} diverged", num_diverged_);
+  if (num_pruned_ > 0) text += fmt::format(", {} stopped early", num_pruned_);
   if (num_failed_ > 0) text += fmt::format(", {} failed", num_failed_);
   if (best_) text += fmt::format(", best loss {:.4f}", *best_);
   return text + eta();

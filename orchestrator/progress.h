@@ -34,7 +34,7 @@ class Progress {
   double trained_flops_ = 0;    // in this run
   double remaining_flops_ = 0;  // of the trials that wait now
   std::string stage_;
-  std::size_t num_ended_ = 0, num_trials_ = 0, num_failed_ = 0, num_diverged_ = 0;
+  std::size_t num_ended_ = 0, num_trials_ = 0, num_failed_ = 0, num_diverged_ = 0, num_pruned_ = 0;
   std::optional<double> best_;
   std::map<std::int64_t, double> running_;  // trial id -> FLOPs of the steps done
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();

@@ -90,10 +90,16 @@ std::string summary(const Study& study, const Analysis& analysis) {
                                               study.drift.tolerance_fraction * 100));
 }
 
+std::string horizons(const Analysis& analysis) {
+  const auto text = sweeps::describe_horizons(analysis);
+  return text.empty() ? "" : fmt::format("<pre>{}</pre>\n", escape(text));
+}
+
 std::string fit_text(const Study& study, const Analysis& analysis) {
   if (!analysis.fit) return "<p class=\"note\">The fit follows when the sweep has ended.</p>\n";
   if (const auto* fit = fit_of(analysis))
-    return fmt::format("<pre>{}</pre>\n", escape(sweeps::describe(*fit, "proxy", study.proxy.steps)));
+    return fmt::format("<pre>{}</pre>\n", escape(sweeps::describe(*fit, "proxy", study.proxy.steps))) +
+           horizons(analysis);
   const auto* few = std::get_if<sweeps::TooFewTrials>(&*analysis.fit);
   const std::string why = few ? few->message : std::get<sweeps::RankDeficient>(*analysis.fit).message;
   return fmt::format("<p class=\"bad\">No optimum: {}</p>\n", escape(why));

@@ -146,8 +146,9 @@ awaitable<void> Scheduler::close() {
 
 // --- the loop ---
 
-awaitable<Scheduler::End> Scheduler::run(db::Store& store) {
+awaitable<Scheduler::End> Scheduler::run(db::Store& store, sweeps::SweepWatch watch) {
   store_ = &store;
+  watch_ = std::move(watch);
   const auto waiting = store.waiting();
   queue_.assign(waiting.begin(), waiting.end());
   // The longest first: a short trial at the end leaves the other workers little to wait for.
@@ -256,7 +257,7 @@ worker::Assign Scheduler::start_batch(Slot& slot, std::vector<db::WaitingTrial> 
                              .checkpoint = checkpoint_file(trial.key).string(),
                              .checkpoint_seconds = options_.checkpoint_seconds});
     const auto key = trial.key;
-    events_.started((slot.running[key] = {std::move(trial), attempt, log}).trial);
+    events_.started((slot.running[key] = {std::move(trial), attempt, log, {}}).trial);
   }
   return assign;
 }
@@ -304,7 +305,12 @@ void Scheduler::handle(Slot& slot, const worker::WorkerMessage& message) {
                    }
                  },
                  [&](const worker::Curve& m) {
-                   if (find(slot, m)) store_->append_curve(m.trial, m.attempt, m.metric, m.steps, m.values);
+                   if (!find(slot, m)) return;
+                   store_->append_curve(m.trial, m.attempt, m.metric, m.steps, m.values);
+                   if (m.metric == "eval_loss") stop_censored(m);
+                 },
+                 [&](const worker::Branch& m) {
+                   if (find(slot, m)) store_->put_branch(m.trial, {m.fraction, m.steps, m.loss});
                  },
                  [&](const worker::Checkpointed& m) { find(slot, m); },
                  [&](const worker::Ended& m) {
@@ -327,6 +333,17 @@ Scheduler::Running* Scheduler::find(Slot& slot, const Message& message) {
   return nullptr;
 }
 
+/// A held-out loss may censor its own trial or others of its sweep; those that run are told to stop.
+void Scheduler::stop_censored(const worker::Curve& curve) {
+  for (auto& censoring : watch_.add(curve.trial, curve.steps, curve.values))
+    for (auto& slot : slots_) {
+      const auto it = slot.running.find(censoring.trial);
+      if (it == slot.running.end() || it->second.censoring) continue;
+      it->second.censoring = censoring;
+      asio::co_spawn(context_, slot.worker->send(worker::Cancel{censoring.trial}), asio::detached);
+    }
+}
+
 // --- the end of an attempt ---
 
 void Scheduler::settle(Slot& slot, const sweeps::TrialKey& key, sweeps::Outcome outcome) {
@@ -336,16 +353,24 @@ void Scheduler::settle(Slot& slot, const sweeps::TrialKey& key, sweeps::Outcome 
       finished && !std::isfinite(finished->loss))
     outcome = sweeps::Diverged{finished->steps, finished->seconds};
   bool again = false;
-  if (auto* failed = std::get_if<sweeps::Failed>(&outcome)) {
-    if (failed->failure == FailureClass::cancelled && !stopping_) failed->failure = FailureClass::worker_lost;
+  auto* failed = std::get_if<sweeps::Failed>(&outcome);
+  const bool pruned = failed && failed->failure == FailureClass::cancelled && running.censoring;
+  if (pruned) failed->message = running.censoring->reason;
+  if (failed) {
+    if (failed->failure == FailureClass::cancelled && !stopping_ && !pruned)
+      failed->failure = FailureClass::worker_lost;
     const bool loss = db::counts_as_loss(failed->failure);
     again =
         !loss ? failed->failure == FailureClass::cancelled : running.trial.num_losses < options_.retry.crash;
+    if (pruned) again = false;
     running.trial.num_losses += loss;
     std::ofstream(running.log, std::ios::app)
         << fmt::format("{} {}: {}\n", db::now_utc(), sweeps::name(failed->failure), failed->message);
   }
-  store_->finish(key, running.attempt, outcome, again);
+  if (pruned)
+    store_->prune(key, running.attempt, *running.censoring);
+  else
+    store_->finish(key, running.attempt, outcome, again);
   ++running.trial.num_attempts;
   if (!again) {
     std::error_code ignored;

@@ -42,8 +42,9 @@ class Scheduler {
   /// Asks a worker (the first slot's) an Inspect or a Measure. Throws ExitError with what it refuses.
   awaitable<worker::WorkerMessage> ask(worker::OrchestratorMessage question);
 
-  /// Runs every waiting trial of `store` to an end. `broken`: retry.stop_after trials failed in a row.
-  awaitable<End> run(db::Store& store);
+  /// Runs every waiting trial of `store` to an end; what `watch` finds censored on the way is stopped.
+  /// `broken`: retry.stop_after trials failed in a row.
+  awaitable<End> run(db::Store& store, sweeps::SweepWatch watch = {});
   /// Start nothing more; workers checkpoint what they train and exit; run() returns `drained`.
   void drain();
   /// Kill all workers now; their trials go back to waiting.
@@ -58,6 +59,7 @@ class Scheduler {
     db::WaitingTrial trial;
     std::int64_t attempt = 0;
     std::filesystem::path log;
+    std::optional<sweeps::Censoring> censoring;  // it was told to stop
   };
   struct Slot {
     DeviceSlot device;
@@ -78,6 +80,7 @@ class Scheduler {
   void handle(Slot& slot, const worker::WorkerMessage& message);
   template <class Message>
   Running* find(Slot& slot, const Message& message);
+  void stop_censored(const worker::Curve& curve);
   void settle(Slot& slot, const sweeps::TrialKey& key, sweeps::Outcome outcome);
   void count_failure(const db::WaitingTrial& trial, const sweeps::Outcome& outcome);
   void fail(std::exception_ptr error);
@@ -93,6 +96,7 @@ class Scheduler {
   SchedulerEvents events_;
   std::vector<Slot> slots_;
   db::Store* store_ = nullptr;
+  sweeps::SweepWatch watch_;
   std::deque<db::WaitingTrial> queue_;
   std::set<std::int64_t> failing_;  // trials that failed since the last one that ended well
   std::int64_t num_refused_ = 0;    // messages that matched nothing

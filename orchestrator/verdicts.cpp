@@ -13,7 +13,8 @@ db::Value text(std::string_view value) { return std::string(value); }
 db::Value number(std::int64_t value) { return value; }
 db::Value flag(bool value) { return static_cast<std::int64_t>(value); }
 
-std::vector<db::Value> fit_row(const std::string& model, double init_std, const sweeps::Optimum& fit) {
+std::vector<db::Value> fit_row(const std::string& model, double init_std, const sweeps::Optimum& fit,
+                               std::int64_t steps) {
   return {text(model),
           std::exp2(fit.lr.estimate),
           std::exp2(fit.lr.ci.lo),
@@ -31,7 +32,11 @@ std::vector<db::Value> fit_row(const std::string& model, double init_std, const 
           fit.hxy,
           fit.hy,
           number(fit.num_points),
-          number(fit.num_diverged)};
+          number(fit.num_diverged),
+          number(steps),
+          db::Value(),
+          db::Value(),
+          db::Value()};
 }
 
 /// A copy has its rule in its name; a target with a rule of its own gets it here.
@@ -52,21 +57,31 @@ std::string fit_text(const sweeps::Study& study, const sweeps::Analysis& analysi
   result +=
       fmt::format("\n  init std         {:.4g}{}", analysis.init_std,
                   analysis.scan.empty() ? "" : fmt::format(", the best of {} scanned", analysis.scan.size()));
+  if (const auto horizons = sweeps::describe_horizons(analysis); !horizons.empty()) result += "\n" + horizons;
   return result;
 }
 
-db::Table fit_table(const sweeps::Study&, const sweeps::Analysis& analysis) {
+db::Table fit_table(const sweeps::Study& study, const sweeps::Analysis& analysis) {
   db::Table table;
-  table.columns = {"model",        "lr",         "lr_low",      "lr_high",      "wd",
-                   "wd_low",       "wd_high",    "wd_fitted",   "bracketed",    "init_std",
-                   "loss",         "sigma",      "skew",        "curvature_lr", "curvature_cross",
-                   "curvature_wd", "num_points", "num_diverged"};
+  table.columns = {"model",   "lr",           "lr_low",          "lr_high",      "wd",         "wd_low",
+                   "wd_high", "wd_fitted",    "bracketed",       "init_std",     "loss",       "sigma",
+                   "skew",    "curvature_lr", "curvature_cross", "curvature_wd", "num_points", "num_diverged",
+                   "steps",   "trend",        "trend_low",       "trend_high"};
   if (analysis.fit)
     if (const auto* fit = std::get_if<sweeps::Optimum>(&*analysis.fit))
-      table.rows.push_back(fit_row("proxy", analysis.init_std, *fit));
+      table.rows.push_back(fit_row("proxy", analysis.init_std, *fit, study.proxy.steps));
+  if (analysis.trend) {
+    auto& row = table.rows.at(0);
+    row.resize(row.size() - 3);
+    row.insert(row.end(), {analysis.trend->slope, analysis.trend->ci.lo, analysis.trend->ci.hi});
+  }
+  for (const auto& horizon : analysis.horizons)
+    if (const auto* fit = std::get_if<sweeps::Optimum>(&horizon.fit); fit && horizon.fraction < 1)
+      table.rows.push_back(fit_row(sweeps::model_name(horizon), analysis.init_std, *fit, horizon.steps));
   for (const auto& target : analysis.targets)
     if (target.drift && target.drift->fit)
-      table.rows.push_back(fit_row(target.spec.name, target.config.base.init_std, *target.drift->fit));
+      table.rows.push_back(fit_row(target.spec.name, target.config.base.init_std, *target.drift->fit,
+                                   target.config.run.steps));
   return table;
 }
 

@@ -31,6 +31,9 @@ class Ledger {
     result.key = key;
     result.spec = spec;
     if (found != by_key_.end()) result = *found->second;
+    // Stopping a trial settles nothing; its curve does, each time anew.
+    if (result.state == TrialState::pruned) result.state = TrialState::waiting;
+    if (settled_.contains(key)) return result;
     if (!has_ended(result.state) && seen_missing_.insert(key).second) missing_.push_back(spec);
     if (result.state == TrialState::failed) failed_.insert(key);
     return result;
@@ -42,13 +45,20 @@ class Ledger {
     return results;
   }
 
+  /// Its curve says all there is to know: not missing, not failed.
+  void settle(const TrialKey& key) {
+    settled_.insert(key);
+    failed_.erase(key);
+    std::erase_if(missing_, [&](const auto& spec) { return trial_key(spec) == key; });
+  }
+
   const std::vector<TrialSpec>& missing() const { return missing_; }
   int num_failed() const { return static_cast<int>(failed_.size()); }
 
  private:
   std::map<TrialKey, const TrialResult*> by_key_;
   std::vector<TrialSpec> missing_;
-  std::set<TrialKey> seen_missing_, failed_;
+  std::set<TrialKey> seen_missing_, failed_, settled_;
 };
 
 /// Adds the trials that are not there yet; true when there were any.
@@ -81,6 +91,65 @@ FitOptions fit_options(const Study& study, std::string_view purpose) {
   FitOptions options;
   options.seed = derived_seed(study.seed, purpose);
   return options;
+}
+
+/// The trials with the losses of one horizon; a complete one that lacks it has none.
+std::vector<TrialResult> at_horizon(std::vector<TrialResult> trials, double fraction) {
+  for (auto& trial : trials) {
+    const auto found = std::ranges::find(trial.branches, fraction, &BranchLoss::fraction);
+    if (!trial.loss) continue;
+    trial.loss.reset();
+    if (found != trial.branches.end()) trial.loss = found->loss;
+  }
+  return trials;
+}
+
+/// Slope of y over x by weighted least squares.
+double slope(const std::vector<double>& x, const std::vector<double>& y, const std::vector<double>& weights) {
+  double sum = 0, mean_x = 0, mean_y = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    sum += weights[i];
+    mean_x += weights[i] * x[i];
+    mean_y += weights[i] * y[i];
+  }
+  mean_x /= sum;
+  mean_y /= sum;
+  double xx = 0, xy = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    xx += weights[i] * (x[i] - mean_x) * (x[i] - mean_x);
+    xy += weights[i] * (x[i] - mean_x) * (y[i] - mean_y);
+  }
+  return xy / xx;
+}
+
+std::optional<HorizonTrend> horizon_trend(const std::vector<Horizon>& horizons) {
+  std::vector<double> x, y, weights;
+  std::vector<const Optimum*> fits;
+  for (const auto& horizon : horizons) {
+    const auto* fit = std::get_if<Optimum>(&horizon.fit);
+    if (!fit || !fit->bracketed()) continue;
+    fits.push_back(fit);
+    x.push_back(std::log2(static_cast<double>(horizon.steps)));
+    y.push_back(fit->lr.estimate);
+    weights.push_back(1 / std::pow(std::max(fit->lr.ci.hi - fit->lr.ci.lo, 1e-3), 2));
+  }
+  if (fits.size() < 2) return std::nullopt;
+  std::vector<double> slopes;
+  const auto num_draws =
+      std::ranges::min(fits, {}, [](const auto* fit) { return fit->draws.size(); })->draws.size();
+  for (std::size_t i = 0; i < num_draws; ++i) {
+    std::vector<double> drawn;
+    for (const auto* fit : fits) drawn.push_back(fit->draws[i].x);
+    slopes.push_back(slope(x, drawn, weights));
+  }
+  // The shape floor of two optima an average distance apart.
+  const double span = x.back() - x.front();
+  HorizonTrend trend;
+  trend.slope = slope(x, y, weights);
+  trend.ci =
+      draws_interval(trend.slope, std::move(slopes), 0.95, std::sqrt(2.0) * FitOptions{}.shape_floor / span);
+  trend.num_horizons = static_cast<int>(fits.size());
+  return trend;
 }
 
 /// Walks the stages in order and stops at the first that lacks trials. Every decision is made anew from the
@@ -123,6 +192,7 @@ class Analyst {
   bool sweep();
   bool targets();
 
+  void censor(std::vector<TrialResult>& sweep);
   double loss_scale(const std::vector<TrialResult>& trials) const {
     const auto* best = lowest(trials);
     return best ? *best->loss : 0;
@@ -132,7 +202,9 @@ class Analyst {
                                            : study_.drift.tolerance_fraction * loss;
   }
 
+  FitOptions sweep_options(const std::vector<TrialResult>& trials) const;
   void fit_sweep();
+  void fit_horizons();
   double transferred_log2_wd(const Optimum& fit) const;
   Hyperparameters optimum(const Optimum& fit) const;
   TargetAnalysis target(const TargetSpec& spec);
@@ -173,10 +245,27 @@ bool Analyst::scan() {
   return true;
 }
 
+/// What the sweep knows by now decides; a later round can censor more, never less.
+void Analyst::censor(std::vector<TrialResult>& sweep) {
+  if (!study_.search.early_stopping) return;
+  for (auto& censoring : censored(sweep)) {
+    auto& trial = *std::ranges::find(sweep, censoring.trial, &TrialResult::key);
+    if (trial.state == TrialState::pruned) continue;
+    trial.state = TrialState::pruned;
+    trial.loss.reset();
+    trial.diverged_step.reset();
+    trial.steps = censoring.step;
+    trial.message = censoring.reason;
+    ledger_.settle(trial.key);
+    out_.censored.push_back(std::move(censoring));
+  }
+}
+
 bool Analyst::sweep() {
   append_new(out_.sweep, ledger_.look_up(plan_sweep(study_, out_.init_std)));
   for (int round = 0;; ++round) {
     out_.fit.reset();
+    censor(out_.sweep);
     if (!all_ended(out_.sweep)) return false;
     fit_sweep();
     const auto* fit = std::get_if<Optimum>(&*out_.fit);
@@ -188,6 +277,7 @@ bool Analyst::sweep() {
   if (const auto* poor = std::get_if<RankDeficient>(&*out_.fit)) give_up("proxy: " + poor->message);
   const auto* fit = std::get_if<Optimum>(&*out_.fit);
   if (fit) out_.optimum = optimum(*fit);
+  if (fit) fit_horizons();
   return fit != nullptr;
 }
 
@@ -223,13 +313,32 @@ SeedNoise seed_noise(const std::vector<TrialResult>& trials, int replicates) {
   return {.sigma = std::sqrt(squares / df), .df = df};
 }
 
-void Analyst::fit_sweep() {
+FitOptions Analyst::sweep_options(const std::vector<TrialResult>& trials) const {
   FitOptions options = fit_options(study_, "fit/proxy");
-  const auto noise = seed_noise(out_.sweep, study_.search.replicates);
+  const auto noise = seed_noise(trials, study_.search.replicates);
   options.sigma0 = noise.sigma;
   options.nu0 = noise.df;
-  options.regret_tolerance = tolerance(loss_scale(out_.sweep));
-  out_.fit = fit_optimum(fit_points(out_.sweep), options);
+  options.regret_tolerance = tolerance(loss_scale(trials));
+  return options;
+}
+
+void Analyst::fit_sweep() { out_.fit = fit_optimum(fit_points(out_.sweep), sweep_options(out_.sweep)); }
+
+/// The same fit, once for each horizon; what the whole run's fit decides is left alone.
+void Analyst::fit_horizons() {
+  if (study_.branches.empty()) return;
+  TrialSpec spec;
+  spec.run = study_.proxy;
+  spec.schedule = study_.schedule;
+  spec.branches = study_.branches;
+  for (const auto& branch : branch_points(spec)) {
+    auto options = sweep_options(at_horizon(out_.sweep, branch.fraction));
+    options.seed = derived_seed(study_.seed, fmt::format("fit/proxy/{}", branch.fraction));
+    out_.horizons.push_back(
+        {branch.fraction, branch.steps, fit_optimum(fit_points(out_.sweep, branch.fraction), options)});
+  }
+  out_.horizons.push_back({1, study_.proxy.steps, *out_.fit});
+  out_.trend = horizon_trend(out_.horizons);
 }
 
 /// Without a fitted WD axis there is one WD, or too few points to tell several apart: the best seen. Where WD
@@ -320,6 +429,11 @@ void Analyst::conclude() {
                     "raise [search] extensions",
                     out_.sweep.size()));
   for (const auto& target : out_.targets) conclude_target(target);
+  if (!out_.censored.empty())
+    note(
+        fmt::format("{} trial{} stopped early and kept out of the fit; `tuneonce query \"SELECT * FROM "
+                    "censored\"` says why",
+                    out_.censored.size(), out_.censored.size() == 1 ? " was" : "s were"));
   if (out_.num_failed > 0)
     note(fmt::format(
         "{} trial{} failed after all retries; see `tuneonce results`, mend the cause and run again",
@@ -375,6 +489,35 @@ std::string_view name(Stage stage) {
   throw std::logic_error("name: unknown Stage");
 }
 
+std::string model_name(const Horizon& horizon) { return fmt::format("proxy@{}", horizon.fraction); }
+
+std::string describe_horizons(const Analysis& analysis) {
+  if (analysis.horizons.empty()) return "";
+  std::string text = "horizons   steps      LR*        95% CI                  best loss";
+  for (const auto& horizon : analysis.horizons) {
+    text += fmt::format("\n  {:<8.4g} {:<10}", horizon.fraction, horizon.steps);
+    if (const auto* fit = std::get_if<Optimum>(&horizon.fit))
+      text += fmt::format(" {:<10.2g} {:<23} {:.4f}{}", std::exp2(fit->lr.estimate),
+                          fmt::format("[{:.2g}, {:.2g}]", std::exp2(fit->lr.ci.lo), std::exp2(fit->lr.ci.hi)),
+                          fit->best_loss, fit->bracketed() ? "" : "   not bracketed");
+    else if (const auto* few = std::get_if<TooFewTrials>(&horizon.fit))
+      text += " " + few->message;
+    else
+      text += " " + std::get<RankDeficient>(horizon.fit).message;
+  }
+  if (!analysis.trend) return text + "\n  no trend: fewer than two horizons have a bracketed optimum";
+  return text +
+         fmt::format("\n  trend: LR* moves by {:+.2f} [{:+.2f}, {:+.2f}] octaves per doubling of the steps",
+                     analysis.trend->slope, analysis.trend->ci.lo, analysis.trend->ci.hi);
+}
+
+std::vector<std::vector<TrialResult>> sweeps_under_way(const Study& study, const Analysis& analysis) {
+  std::vector<std::vector<TrialResult>> sweeps;
+  if (!study.search.early_stopping) return sweeps;
+  if (analysis.stage == Stage::sweep) sweeps.push_back(analysis.sweep);
+  return sweeps;
+}
+
 std::vector<FitPoint> fit_points(const std::vector<TrialResult>& trials) {
   std::vector<FitPoint> points;
   std::map<std::uint64_t, int> blocks;  // seeds in order of appearance
@@ -388,6 +531,10 @@ std::vector<FitPoint> fit_points(const std::vector<TrialResult>& trials) {
     points.push_back(point);
   }
   return points;
+}
+
+std::vector<FitPoint> fit_points(const std::vector<TrialResult>& trials, double fraction) {
+  return fit_points(at_horizon(trials, fraction));
 }
 
 Analysis analyse(const Study& study, const std::vector<TrialResult>& results) {

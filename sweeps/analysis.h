@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "sweeps/censoring.h"
 #include "sweeps/drift.h"
 #include "sweeps/fit.h"
 #include "sweeps/plan.h"
@@ -34,6 +35,24 @@ struct TargetAnalysis {
   std::optional<double> tolerance;         // nats; known once the transferred point is trained
 };
 
+/// The optimum of the sweep at one horizon: the fit of the decayed losses there.
+struct Horizon {
+  double fraction = 1;  // of the steps
+  std::int64_t steps = 0;
+  FitResult fit;
+};
+/// "proxy@0.25": how tables call the proxy's optimum at a shorter horizon.
+std::string model_name(const Horizon& horizon);
+/// How the optimum LR moves with the length of the run: slope of log2 LR* over log2 steps, octaves per
+/// doubling, by least squares with weights 1 / (95 % width)^2 over the horizons with a bracketed optimum. The
+/// interval is that of the slopes of the fits' draws, taken as independent; they share trials, so it is
+/// rather too wide.
+struct HorizonTrend {
+  double slope = 0;
+  Interval ci;
+  int num_horizons = 0;
+};
+
 struct Analysis {
   Stage stage = Stage::scan;
   std::vector<ScanRow> scan;
@@ -41,7 +60,12 @@ struct Analysis {
   std::vector<TrialResult> sweep;          // proxy trials, extensions included
   std::optional<FitResult> fit;            // once all of `sweep` has ended
   std::optional<Hyperparameters> optimum;  // rule coordinates
+  std::vector<Horizon> horizons;           // of [train] branches, the shortest first, the whole run last
+  std::optional<HorizonTrend> trend;       // once two horizons have a bracketed optimum
   std::vector<TargetAnalysis> targets;     // once there is an optimum
+  /// What the rules of early stopping keep out of the fits; such a trial is shown as pruned, whether it was
+  /// stopped in time or trained to its end.
+  std::vector<Censoring> censored;
   int num_failed = 0;                      // trials without a result after their retries
   std::vector<TrialSpec> missing;          // trials of this stage that have not ended: what to run next
   /// 0 done and every gate passed; 1 failed trials; 3 DRIFT; 4 no verdict yet. Meaningful when done.
@@ -53,13 +77,22 @@ struct Analysis {
   std::vector<std::string> notes;  // why the exit code, what would settle it
 };
 
+/// A line a horizon and the trend, no trailing newline; empty without branches.
+std::string describe_horizons(const Analysis& analysis);
+
 /// Looks every planned trial up in `results` by key and takes each decision that they allow: best init std,
 /// fit and up to [search] extensions on an edge, optimum, transfer, drift with further runs up to [drift]
 /// max_trials while its verdict is open.
 /// REQUIRES: study.data.fingerprint is filled in. Throws std::invalid_argument where the rule refuses.
 Analysis analyse(const Study& study, const std::vector<TrialResult>& results);
 
-/// Results as the fit sees them: rule coordinates, diverged kept as barriers, failed left out.
+/// The sweeps of the stage that lacks trials and that early stopping is for, for a SweepWatch: the proxy's. A drift
+/// design has no point to spare, its verdict needs them all.
+std::vector<std::vector<TrialResult>> sweeps_under_way(const Study& study, const Analysis& analysis);
+
+/// Results as the fit sees them: rule coordinates, diverged kept as barriers, pruned and failed left out.
 std::vector<FitPoint> fit_points(const std::vector<TrialResult>& trials);
+/// The same with the losses of one horizon; trials without one are left out. Horizons are never pooled.
+std::vector<FitPoint> fit_points(const std::vector<TrialResult>& trials, double fraction);
 
 }  // namespace sweeps

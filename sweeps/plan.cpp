@@ -81,6 +81,7 @@ std::vector<TrialSpec> proxy_trials(const Study& study, double init_std,
       spec.base.wd = wd;
       spec.base.init_std = init_std;
       spec.seed = proxy_seed(study, replicate);
+      spec.branches = study.branches;
       trials.push_back(spec);
     }
   }
@@ -199,7 +200,7 @@ std::vector<TrialSpec> plan_drift_extension(const Study& study, const TargetSpec
 TrialCost cost(const TrialSpec& spec) {
   const auto parameters = models::count_parameters(spec.run.shape);
   const double tokens = static_cast<double>(spec.run.shape.context) * static_cast<double>(spec.run.batch) *
-                        static_cast<double>(spec.run.steps);
+                        static_cast<double>(trained_steps(spec));
   return {.parameters = parameters.total,
           .active_parameters = parameters.active,
           .tokens = tokens,

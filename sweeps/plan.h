@@ -50,7 +50,7 @@ std::vector<TrialSpec> plan_target(const Study& study, const TargetSpec& target,
 std::vector<TrialSpec> plan_drift_extension(const Study& study, const TargetSpec& target,
                                             const Hyperparameters& base, const std::vector<LogPoint>& points);
 
-/// Cost of one trial, from its shape alone.
+/// Cost of one trial, from its shape alone; the decays of its branches are steps like any other.
 struct TrialCost {
   std::int64_t parameters = 0;
   std::int64_t active_parameters = 0;

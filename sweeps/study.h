@@ -23,6 +23,7 @@ struct SearchSpec {
   int max_trials = 36;  // random: this many points; grid, list: an upper limit that is an error to exceed
   int replicates = 1;   // seeds per point
   int extensions = 4;   // times the sweep may grow where the optimum lies on an edge
+  bool early_stopping = true;                     // of runs that the fit would give no weight: censoring.h
   std::vector<std::pair<double, double>> points;  // list: (lr, wd)
 };
 
@@ -72,7 +73,8 @@ struct Study {
   DataSpec data;
   models::RunShape proxy;  // the dense proxy
   Schedule schedule;
-  Hyperparameters base;  // adamw and init_std; lr and wd are set by the sweep
+  std::vector<double> branches;  // horizons of the proxy's sweep, see TrialSpec
+  Hyperparameters base;          // adamw and init_std; lr and wd are set by the sweep
   double clip = 1.0;
   Precision precision = Precision::float32;
   Balancing balancing = Balancing::bias;

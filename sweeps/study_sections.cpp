@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cmath>
 #include <cstdlib>
+#include <functional>
 
 #include <fmt/format.h>
 
@@ -135,12 +136,41 @@ void read_schedule(const Section& section, Schedule& schedule) {
                              schedule.warmup, schedule.decay));
 }
 
+/// [train] branches: horizons of the sweep, as fractions of the steps.
+void read_branches(const Section& section, Study& study) {
+  if (!section.has("branches")) return;
+  static constexpr const char* kHelp = "write for example branches = [0.25, 0.5, 1.0]";
+  if (study.schedule.kind != ScheduleKind::wsd)
+    section.fail("branches",
+                 fmt::format("a \"{}\" schedule has no stable phase to branch from; use kind = \"wsd\"",
+                             name(study.schedule.kind)));
+  const auto branches = section.numbers("branches", {.low = 0, .high = 1, .low_open = true});
+  if (std::ranges::adjacent_find(branches, std::greater_equal<>()) != branches.end())
+    section.fail("branches", fmt::format("they must rise; {}", kHelp));
+  if (branches.empty() || branches.back() != 1)
+    section.fail("branches", fmt::format("the last one must be 1.0, the run itself; {}", kHelp));
+  if (branches.size() == 1) section.fail("branches", fmt::format("1.0 alone is no branch; {}", kHelp));
+  TrialSpec spec;
+  spec.run = study.proxy;
+  spec.schedule = study.schedule;
+  spec.branches = branches;
+  const auto warmup = std::llround(study.schedule.warmup * static_cast<double>(study.proxy.steps));
+  for (const auto& branch : branch_points(spec))
+    if (branch.steps < 1 || branch.start < warmup)
+      section.fail("branches",
+                   fmt::format("{} would decay from step {}, within the warm-up of {} steps; leave it "
+                               "out or train longer",
+                               branch.fraction, branch.start, warmup));
+  study.branches = branches;
+}
+
 void read_train(const Section& root, Study& study) {
-  const Section section = root.table(
-      "train", {"steps", "batch", "schedule", "adamw", "clip", "init_std", "precision", "balance", "eval"});
+  const Section section = root.table("train", {"steps", "batch", "schedule", "adamw", "clip", "init_std",
+                                               "precision", "balance", "eval", "branches"});
   study.proxy.steps = section.whole("steps", study.proxy.steps, at_least(1));
   study.proxy.batch = section.whole("batch", study.proxy.batch, at_least(1));
   read_schedule(section.table("schedule", {"kind", "warmup", "decay"}), study.schedule);
+  read_branches(section, study);
 
   const Section adamw = section.table("adamw", {"beta1", "beta2", "eps"});
   const Bounds share{.low = 0, .high = 1, .high_open = true};

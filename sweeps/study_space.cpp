@@ -113,8 +113,8 @@ void read_init_std(const Section& root, const Section& section, Study& study) {
 }  // namespace
 
 void read_search(const Section& root, SearchSpec& search) {
-  const Section section =
-      root.table("search", {"method", "max_trials", "replicates", "extensions", "points", "lr_half_width"});
+  const Section section = root.table("search", {"method", "max_trials", "replicates", "extensions", "points",
+                                                "lr_half_width", "early_stopping"});
   const std::string method = section.choice("method", "grid", {"grid", "random", "list"}, {"adaptive"});
   search.method = method == "grid"     ? SearchMethod::grid
                   : method == "random" ? SearchMethod::random
@@ -126,6 +126,7 @@ void read_search(const Section& root, SearchSpec& search) {
       static_cast<int>(section.whole("replicates", search.replicates, {.low = 1, .high = 100}));
   search.extensions =
       static_cast<int>(section.whole("extensions", search.extensions, {.low = 0, .high = 20}));
+  search.early_stopping = section.flag("early_stopping", search.early_stopping);
   if (search.method == SearchMethod::list)
     search.points = list_points(section);
   else
@@ -157,7 +158,7 @@ void check_sweep_size(const Section& root, const Study& study) {
   const auto points = sweep_points(study).size();
   if (points <= static_cast<std::size_t>(study.search.max_trials)) return;
   const Section section =
-      root.table("search", {"method", "max_trials", "replicates", "extensions", "points"});
+      root.table("search", {"method", "max_trials", "replicates", "extensions", "points", "early_stopping"});
   section.fail("max_trials",
                fmt::format("the sweep has {} points, more than max_trials = {}; raise it or take "
                            "fewer values",

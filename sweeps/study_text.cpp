@@ -59,7 +59,9 @@ std::string train_text(const Study& study) {
   text += fmt::format("schedule = {{ kind = \"{}\", warmup = {}", name(study.schedule.kind),
                       study.schedule.warmup);
   if (study.schedule.kind == ScheduleKind::wsd) text += fmt::format(", decay = {}", study.schedule.decay);
-  text += fmt::format(" }}\nadamw = {{ beta1 = {}, beta2 = {}, eps = {} }}\nclip = {}\n", study.base.beta1,
+  text += " }\n";
+  if (!study.branches.empty()) text += fmt::format("branches = {}\n", list(study.branches));
+  text += fmt::format("adamw = {{ beta1 = {}, beta2 = {}, eps = {} }}\nclip = {}\n", study.base.beta1,
                       study.base.beta2, study.base.eps, study.clip);
   if (study.space.init_std.empty()) text += fmt::format("init_std = {}\n", study.base.init_std);
   const auto& shape = study.proxy.shape;
@@ -102,9 +104,11 @@ std::string_view method_name(SearchMethod method) {
 }
 
 std::string search_text(const SearchSpec& search) {
-  std::string text =
-      fmt::format("\n[search]\nmethod = \"{}\"\nmax_trials = {}\nreplicates = {}\nextensions = {}\n",
-                  method_name(search.method), search.max_trials, search.replicates, search.extensions);
+  std::string text = fmt::format(
+      "\n[search]\nmethod = \"{}\"\nmax_trials = {}\nreplicates = {}\nextensions = {}\n"
+      "early_stopping = {}\n",
+      method_name(search.method), search.max_trials, search.replicates, search.extensions,
+      search.early_stopping);
   if (search.method != SearchMethod::list) return text;
   std::string points;
   for (const auto& [lr, wd] : search.points)

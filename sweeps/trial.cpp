@@ -1,6 +1,7 @@
 #include "sweeps/trial.h"
 
 #include <charconv>
+#include <cmath>
 #include <stdexcept>
 
 #define XXH_INLINE_ALL
@@ -102,10 +103,32 @@ TrialKey trial_key(const TrialSpec& spec) {
       .add("decay", spec.schedule.decay)
       .add("clip", spec.clip)
       .add("seed", spec.seed);
+  for (const double fraction : spec.branches) out.add("branch", fraction);
   return hash128(out.text());
 }
 
 std::string stack_key(const TrialSpec& spec) { return hash128(common(spec).text()); }
+
+std::int64_t eval_interval(const TrialSpec& spec) {
+  return std::llround(spec.eval.every * static_cast<double>(spec.run.steps));
+}
+
+std::vector<BranchPoint> branch_points(const TrialSpec& spec) {
+  std::vector<BranchPoint> points;
+  for (const double fraction : spec.branches) {
+    if (fraction >= 1) continue;
+    const auto steps = std::llround(fraction * static_cast<double>(spec.run.steps));
+    const auto decay = std::llround(spec.schedule.decay * static_cast<double>(steps));
+    points.push_back({fraction, steps - decay, steps});
+  }
+  return points;
+}
+
+std::int64_t trained_steps(const TrialSpec& spec) {
+  std::int64_t steps = spec.run.steps;
+  for (const auto& branch : branch_points(spec)) steps += branch.steps - branch.start;
+  return steps;
+}
 
 std::uint64_t derived_seed(std::uint64_t study_seed, std::string_view purpose) {
   return XXH3_64bits_withSeed(purpose.data(), purpose.size(), study_seed);

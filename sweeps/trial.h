@@ -99,8 +99,27 @@ struct TrialSpec {
   std::uint64_t seed = 0;  // initial weights and data order; the same for all cells of a sweep
   DataSpec data;
   EvalSpec eval;
+  /// Horizons whose decayed loss is wanted too, as rising fractions of the steps that end with 1; empty:
+  /// none. Only with a wsd schedule. See branch_points.
+  std::vector<double> branches;
   bool operator==(const TrialSpec&) const = default;
 };
+
+/// Steps between evaluations of the held-out loss; 0: only the last one is made.
+std::int64_t eval_interval(const TrialSpec& spec);
+
+/// A branch of the trunk, which is the run up to where it starts its own decay: what a run of `steps` steps
+/// with the same warm-up would do after update `start`, where its decay begins.
+struct BranchPoint {
+  double fraction = 1;     // of the whole run
+  std::int64_t start = 0;  // updates of the trunk
+  std::int64_t steps = 0;  // updates at its end
+};
+/// Of the horizons below 1, in order.
+std::vector<BranchPoint> branch_points(const TrialSpec& spec);
+
+/// Updates a trial makes: those of the run and those of the branches' decays.
+std::int64_t trained_steps(const TrialSpec& spec);
 
 /// 32 hex digits: a 128-bit hash (XXH3) of everything that changes the trial's result and nothing else:
 /// name, role, target's name and data path are left out.
@@ -135,7 +154,7 @@ struct Finished {
   double seconds = 0;  // training, evaluation and checkpoints included
 };
 struct Diverged {
-  std::int64_t step = 0;  // the first step whose loss was not finite
+  std::int64_t step = 0;  // the first step whose loss was not finite, or at which it had run away
   double seconds = 0;
 };
 struct Failed {
@@ -143,6 +162,19 @@ struct Failed {
   std::string message;
 };
 using Outcome = std::variant<Finished, Diverged, Failed>;
+
+/// Held-out loss of a trial while it trained: losses[i] after steps[i] updates, steps rising.
+struct EvalCurve {
+  std::vector<std::int64_t> steps;
+  std::vector<double> losses;
+};
+
+/// Held-out loss at the end of one horizon's decay.
+struct BranchLoss {
+  double fraction = 1;
+  std::int64_t steps = 0;
+  double loss = 0;
+};
 
 /// One row of results: what a finished or unfinished trial came to. Fit, drift and report read these.
 struct TrialResult {
@@ -156,7 +188,9 @@ struct TrialResult {
   std::optional<std::int64_t> diverged_step;
   std::optional<double> seconds;
   std::string device;
-  std::string message;  // of a failed trial
+  std::string message;               // of a failed or pruned trial
+  EvalCurve evaluations;             // as far as it came, whatever became of it
+  std::vector<BranchLoss> branches;  // horizons that are done, the shortest first
 };
 
 std::string_view name(TrialRole role);

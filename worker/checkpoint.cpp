@@ -17,7 +17,7 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-constexpr const char* kFormat = "tuneonce checkpoint 1";
+constexpr const char* kFormat = "tuneonce checkpoint 2";
 
 /// Every tensor of a slot under the name it has in the file; views into the model and the optimizer.
 std::vector<std::pair<std::string, at::Tensor>> slot_tensors(std::int64_t slot, models::Model& model,
@@ -34,6 +34,13 @@ std::vector<std::pair<std::string, at::Tensor>> slot_tensors(std::int64_t slot, 
   }
   for (const auto& buffer : model.buffers()) add("buffer." + buffer.name, buffer.value);
   return tensors;
+}
+
+json branches_json(const std::vector<sweeps::BranchLoss>& branches) {
+  json array = json::array();
+  for (const auto& branch : branches)
+    array.push_back({{"fraction", branch.fraction}, {"steps", branch.steps}, {"loss", branch.loss}});
+  return array;
 }
 
 template <class T>
@@ -55,13 +62,26 @@ json progress_json(const TrialProgress& progress, std::int64_t updates) {
   for (const auto& [metric, curve] : progress.curves) {
     curves[metric] = {{"stride", curve.stride}, {"sum", curve.sum}, {"count", curve.count}};
   }
-  return {{"step", progress.step}, {"updates", updates}, {"seconds", progress.seconds}, {"curves", curves}};
+  return {{"step", progress.step},
+          {"updates", updates},
+          {"seconds", progress.seconds},
+          {"first_loss", progress.runaway.first},
+          {"mean_loss", progress.runaway.mean},
+          {"branches", branches_json(progress.branches)},
+          {"branch_updates", progress.branch_updates},
+          {"curves", curves}};
 }
 
 TrialProgress read_progress(const Safetensors& file, const json& state) {
   TrialProgress progress;
   progress.step = state.at("step").get<std::int64_t>();
   progress.seconds = state.at("seconds").get<double>();
+  progress.runaway.first = state.at("first_loss").get<double>();
+  progress.runaway.mean = state.at("mean_loss").get<double>();
+  for (const auto& branch : state.at("branches"))
+    progress.branches.push_back({branch.at("fraction").get<double>(), branch.at("steps").get<std::int64_t>(),
+                                 branch.at("loss").get<double>()});
+  progress.branch_updates = state.at("branch_updates").get<std::int64_t>();
   for (const auto& [metric, curve] : state.at("curves").items()) {
     CurveRecorder& recorder = progress.curves[metric];
     recorder.stride = curve.at("stride").get<std::int64_t>();
@@ -86,17 +106,37 @@ void copy_in(const SafeTensor& from, at::Tensor to) {
   to.copy_(values);
 }
 
+constexpr const char* kTrunk = "trunk.";  // before the names of the trunk's tensors
+
 }  // namespace
 
+SlotState copy_of(std::int64_t slot, models::Model& model, AdamW& optimizer) {
+  SlotState state{.tensors = slot_tensors(slot, model, optimizer), .updates = optimizer.updates(slot)};
+  for (auto& [name, tensor] : state.tensors) tensor = tensor.clone();
+  return state;
+}
+
+void restore(const SlotState& state, std::int64_t slot, models::Model& model, AdamW& optimizer) {
+  const at::NoGradGuard no_grad;
+  const auto tensors = slot_tensors(slot, model, optimizer);
+  for (std::size_t i = 0; i < tensors.size(); ++i)
+    at::Tensor(tensors[i].second).copy_(state.tensors[i].second);
+  optimizer.set_updates(slot, state.updates);
+}
+
 std::string save_checkpoint(const fs::path& file, const sweeps::TrialKey& trial, std::int64_t slot,
-                            models::Model& model, AdamW& optimizer, const TrialProgress& progress) {
+                            models::Model& model, AdamW& optimizer, const TrialProgress& progress,
+                            const std::optional<SlotState>& trunk) {
   std::vector<at::Tensor> kept;  // what the views below look into
   std::map<std::string, SafeTensor> tensors;
-  for (const auto& [name, tensor] : slot_tensors(slot, model, optimizer)) {
+  const auto add = [&](const std::string& name, const at::Tensor& tensor) {
     kept.push_back(tensor.to(at::kCPU, at::kFloat).contiguous());
     const auto* data = reinterpret_cast<const std::byte*>(kept.back().const_data_ptr<float>());
     tensors[name] = {Dtype::f32, kept.back().sizes().vec(), {data, kept.back().nbytes()}};
-  }
+  };
+  for (const auto& [name, tensor] : slot_tensors(slot, model, optimizer)) add(name, tensor);
+  if (trunk)
+    for (const auto& [name, tensor] : trunk->tensors) add(kTrunk + name, tensor);
   for (const auto& [metric, curve] : progress.curves) {
     tensors["curve_steps." + metric] = view_of(curve.steps);
     tensors["curve_values." + metric] = view_of(curve.values);
@@ -109,7 +149,7 @@ std::string save_checkpoint(const fs::path& file, const sweeps::TrialKey& trial,
 
 std::optional<TrialProgress> load_checkpoint(const fs::path& file, const sweeps::TrialKey& trial,
                                              std::int64_t num_steps, std::int64_t slot, models::Model& model,
-                                             AdamW& optimizer) {
+                                             AdamW& optimizer, std::optional<SlotState>& trunk) {
   std::error_code error;
   if (!fs::exists(file, error)) return std::nullopt;
   try {
@@ -125,6 +165,15 @@ std::optional<TrialProgress> load_checkpoint(const fs::path& file, const sweeps:
     const auto tensors = slot_tensors(slot, model, optimizer);
     for (const auto& [name, tensor] : tensors) check_fits(saved.at(name), tensor, name);
     const at::NoGradGuard no_grad;
+    if (progress.branch_updates > 0) {
+      SlotState kept{.tensors = {}, .updates = updates - progress.branch_updates};
+      for (const auto& [name, tensor] : tensors) {
+        const auto& from = saved.at(kTrunk + name);
+        check_fits(from, tensor, name);
+        copy_in(from, kept.tensors.emplace_back(name, at::empty_like(tensor)).second);
+      }
+      trunk = std::move(kept);
+    }
     for (const auto& [name, tensor] : tensors) copy_in(saved.at(name), tensor);
     optimizer.set_updates(slot, updates);
     return progress;

@@ -114,6 +114,7 @@ void fields(auto& a, sweeps::TrialSpec& x) {
   a("seed", x.seed);
   a("data", x.data);
   a("eval", x.eval);
+  a.optional("branches", x.branches);
 }
 void fields(auto& a, sweeps::Finished& x) {
   a("loss", x.loss);
@@ -177,6 +178,13 @@ void fields(auto& a, Checkpointed& x) {
   a("file", x.file);
   a("checksum", x.checksum);
 }
+void fields(auto& a, Branch& x) {
+  a("trial", x.trial);
+  a("attempt", x.attempt);
+  a("fraction", x.fraction);
+  a("steps", x.steps);
+  a("loss", x.loss);
+}
 void fields(auto& a, Ended& x) {
   a("trial", x.trial);
   a("attempt", x.attempt);
@@ -216,6 +224,7 @@ constexpr const char* tag(const Started*) { return "started"; }
 constexpr const char* tag(const Progress*) { return "progress"; }
 constexpr const char* tag(const Curve*) { return "curve"; }
 constexpr const char* tag(const Checkpointed*) { return "checkpointed"; }
+constexpr const char* tag(const Branch*) { return "branch"; }
 constexpr const char* tag(const Ended*) { return "ended"; }
 constexpr const char* tag(const Assign*) { return "assign"; }
 constexpr const char* tag(const Cancel*) { return "cancel"; }
@@ -246,6 +255,11 @@ struct Writer {
   template <class T>
   void operator()(const char* field, const T& value) {
     object[field] = written(value);
+  }
+
+  /// A list that is left out when it is empty: specs of before it was known read the same.
+  void optional(const char* field, const std::vector<double>& values) {
+    if (!values.empty()) object[field] = values;
   }
 
   template <class T>
@@ -303,6 +317,14 @@ class Reader {
     if (found == object_.end()) fail(std::string("has no field '") + field + "'");
     ++num_read_;
     read(*found, where_ + "." + field, value);
+  }
+  void optional(const char* field, std::vector<double>& values) {
+    values.clear();
+    const auto found = object_.find(field);
+    if (found == object_.end()) return;
+    ++num_read_;
+    if (!found->is_array()) fail(where_ + "." + field, "is not an array");
+    for (const json& item : *found) read(item, where_ + "." + field, values.emplace_back());
   }
   /// Fields that nobody asked for are a misspelling or another version. `tags`: 1 when a "type" was read.
   void refuse_unknown_fields(std::size_t tags) const {

@@ -17,7 +17,7 @@
 /// 64 MiB, over one socket (an inherited socketpair, descriptor 3). Plain values; no I/O here.
 namespace worker {
 
-inline constexpr int kProtocolVersion = 1;
+inline constexpr int kProtocolVersion = 2;
 inline constexpr int kChannelDescriptor = 3;
 inline constexpr std::size_t kMaxFrameBytes = 64u << 20;
 
@@ -76,6 +76,14 @@ struct Checkpointed {
   std::string file;
   std::string checksum;
 };
+/// One horizon of TrialSpec::branches is done; a resumed attempt says again what an earlier one found.
+struct Branch {
+  sweeps::TrialKey trial;
+  std::int64_t attempt = 0;
+  double fraction = 1;
+  std::int64_t steps = 0;
+  double loss = 0;
+};
 /// The end of an attempt: Finished, Diverged or Failed.
 struct Ended {
   sweeps::TrialKey trial;
@@ -83,7 +91,7 @@ struct Ended {
   sweeps::Outcome outcome;
 };
 using WorkerMessage =
-    std::variant<Hello, Inspected, Measured, Refused, Started, Progress, Curve, Checkpointed, Ended>;
+    std::variant<Hello, Inspected, Measured, Refused, Started, Progress, Curve, Checkpointed, Branch, Ended>;
 
 // --- from the orchestrator ---
 

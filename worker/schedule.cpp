@@ -13,8 +13,17 @@ std::int64_t part(double fraction, std::int64_t steps) {
 
 }  // namespace
 
+double branch_factor(const sweeps::BranchPoint& branch, std::int64_t step) {
+  return 1 -
+         static_cast<double>(step + 1 - branch.start) / static_cast<double>(branch.steps + 1 - branch.start);
+}
+
+std::int64_t warmup_steps(const sweeps::Schedule& schedule, std::int64_t steps) {
+  return part(schedule.warmup, steps);
+}
+
 double schedule_factor(const sweeps::Schedule& schedule, std::int64_t step, std::int64_t steps) {
-  const std::int64_t warmup = part(schedule.warmup, steps);
+  const std::int64_t warmup = warmup_steps(schedule, steps);
   if (step < warmup) return static_cast<double>(step + 1) / static_cast<double>(warmup);
 
   const bool holds = schedule.kind == sweeps::ScheduleKind::wsd;

@@ -14,4 +14,10 @@ namespace worker {
 /// REQUIRES: 0 <= step < steps.
 double schedule_factor(const sweeps::Schedule& schedule, std::int64_t step, std::int64_t steps);
 
+/// The same of a decayed branch, at update `step` >= branch.start: what a run of branch.steps would do there.
+double branch_factor(const sweeps::BranchPoint& branch, std::int64_t step);
+
+/// Updates of the warm-up.
+std::int64_t warmup_steps(const sweeps::Schedule& schedule, std::int64_t steps);
+
 }  // namespace worker

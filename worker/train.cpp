@@ -49,6 +49,14 @@ const sweeps::TrialSpec& checked(const sweeps::TrialSpec& spec) {
   const auto require_positive = [](std::int64_t value, const std::string& key) {
     if (value < 1) throw UserError(key + " must be at least 1, found " + std::to_string(value));
   };
+  for (std::size_t i = 0; i < spec.branches.size(); ++i) {
+    if (!(spec.branches[i] > (i == 0 ? 0 : spec.branches[i - 1])) || spec.branches.back() != 1)
+      throw UserError("branches must rise from above 0 to 1");
+    if (spec.schedule.kind != sweeps::ScheduleKind::wsd) throw UserError("branches need a wsd schedule");
+  }
+  for (const auto& branch : sweeps::branch_points(spec))
+    if (branch.steps < 1 || branch.start < warmup_steps(spec.schedule, spec.run.steps))
+      throw UserError("branches: " + std::to_string(branch.fraction) + " would decay within the warm-up");
   for (const auto& [key, run] : {std::pair{"run", &spec.run}, std::pair{"proxy", &spec.proxy}}) {
     models::validate(run->shape);
     require_positive(run->batch, std::string(key) + ".batch");
@@ -61,7 +69,9 @@ const sweeps::TrialSpec& checked(const sweeps::TrialSpec& spec) {
 struct Slot {
   Assignment assignment;
   TrialProgress progress;
-  double started = 0;          // clock
+  std::vector<sweeps::BranchPoint> branches = {};  // all of them, in order
+  std::optional<SlotState> trunk = {};             // while a branch is under way
+  double started = 0;                              // clock
   double earlier_seconds = 0;  // of attempts before this one
   double last_checkpoint = 0;  // clock
 
@@ -73,11 +83,27 @@ struct Slot {
     if (is_new && every_step) found->second = CurveRecorder::every_step(spec().run.steps);
     return found->second;
   }
+  /// The branch that leaves the trunk here, once the trunk has been evaluated; null when none is left to do.
+  const sweeps::BranchPoint* branch() const {
+    const auto done = progress.branches.size();
+    return done < branches.size() && branches[done].start == progress.step ? &branches[done] : nullptr;
+  }
+  /// The step whose batch comes next and whose update is counted.
+  std::int64_t data_step() const { return progress.step + progress.branch_updates; }
+  double schedule() const {
+    if (const auto* point = branch()) return branch_factor(*point, data_step());
+    return schedule_factor(spec().schedule, progress.step, spec().run.steps);
+  }
+  bool branch_is_at_its_end() const {
+    const auto* point = branch();
+    return point && data_step() == point->steps;
+  }
   /// Due after `step` updates and not done yet.
-  bool evaluation_is_due() {
+  bool evaluation_is_due() { return trunk_evaluation_is_due() || branch_is_at_its_end(); }
+  bool trunk_evaluation_is_due() {
+    if (progress.branch_updates > 0) return false;
     const std::int64_t step = progress.step, steps = spec().run.steps;
-    const auto every =
-        static_cast<std::int64_t>(std::llround(spec().eval.every * static_cast<double>(steps)));
+    const std::int64_t every = sweeps::eval_interval(spec());
     const bool due = step == steps || (step > 0 && every > 0 && step % every == 0);
     const auto& done = curve("eval_loss", false).steps;
     return due && (done.empty() || done.back() != step);
@@ -89,8 +115,11 @@ class Reporter {
  public:
   Reporter(const std::vector<Assignment>& assignments, const Emit& emit) : emit_(emit) {
     for (const auto& assignment : assignments) {
-      slots_.push_back(
-          {.assignment = assignment, .progress = {}, .started = now(), .last_checkpoint = now()});
+      slots_.push_back({.assignment = assignment,
+                        .progress = {},
+                        .branches = sweeps::branch_points(assignment.spec),
+                        .started = now(),
+                        .last_checkpoint = now()});
       active_.push_back(true);
     }
   }
@@ -159,12 +188,13 @@ class Stack {
       const Assignment& assignment = own.assignment;
       if (!assignment.checkpoint.empty()) {
         if (auto saved = load_checkpoint(assignment.checkpoint, assignment.trial, own.spec().run.steps, k,
-                                         *model_, optimizer_)) {
+                                         *model_, optimizer_, own.trunk)) {
           own.progress = std::move(*saved);
           own.earlier_seconds = own.progress.seconds;
         }
       }
       reporter_.send(Started{assignment.trial, assignment.attempt, own.progress.step});
+      for (const auto& branch : own.progress.branches) send_branch(own, branch);
     }
   }
 
@@ -190,10 +220,10 @@ class Stack {
     std::vector<double> schedule(static_cast<std::size_t>(num_slots_), 0.0);
     for (std::int64_t k = 0; k < num_slots_; ++k) {
       if (!active[static_cast<std::size_t>(k)]) continue;
-      const Slot& own = slot(k);
-      schedule[static_cast<std::size_t>(k)] =
-          schedule_factor(own.spec().schedule, own.progress.step, own.spec().run.steps);
-      feed_->load(k, own.spec().seed, own.progress.step);
+      Slot& own = slot(k);
+      if (own.branch() && !own.trunk) own.trunk = copy_of(k, *model_, optimizer_);
+      schedule[static_cast<std::size_t>(k)] = own.schedule();
+      feed_->load(k, own.spec().seed, own.data_step());
     }
     const at::Tensor losses_K = model_->loss(feed_->training_batch(device_.device));
     losses_K.sum().backward();  // the sum of means: slots do not share a gradient
@@ -216,7 +246,10 @@ class Stack {
     for (std::int64_t k = 0; k < num_slots_; ++k) {
       if (!reporter_.active()[static_cast<std::size_t>(k)] || !slot(k).evaluation_is_due()) continue;
       const double loss = sum_K.const_data_ptr<double>()[k] / static_cast<double>(count);
-      slot(k).curve("eval_loss", false).add(slot(k).progress.step, loss);
+      if (slot(k).trunk_evaluation_is_due())
+        slot(k).curve("eval_loss", false).add(slot(k).progress.step, loss);
+      else
+        end_branch(k, loss);
     }
     return true;
   }
@@ -231,6 +264,26 @@ class Stack {
   }
 
  private:
+  void send_branch(const Slot& own, const sweeps::BranchLoss& branch) {
+    reporter_.send(
+        Branch{own.assignment.trial, own.assignment.attempt, branch.fraction, branch.steps, branch.loss});
+  }
+
+  /// Back to the trunk, bit for bit. A branch of no decay has left nothing to undo.
+  void end_branch(std::int64_t k, double loss) {
+    Slot& own = slot(k);
+    const auto point = *own.branch();
+    if (!(loss <= feed_->unusable_loss())) {  // also when it is not a number
+      reporter_.end(static_cast<std::size_t>(k), sweeps::Diverged{own.data_step(), own.seconds()});
+      return;
+    }
+    own.progress.branches.push_back({point.fraction, point.steps, loss});
+    own.progress.branch_updates = 0;
+    if (own.trunk) restore(*own.trunk, k, *model_, optimizer_);
+    own.trunk.reset();
+    send_branch(own, own.progress.branches.back());
+  }
+
   Slot& slot(std::int64_t k) { return reporter_.slots()[static_cast<std::size_t>(k)]; }
 
   std::int64_t eval_rows() const {
@@ -256,12 +309,22 @@ class Stack {
       Slot& own = slot(k);
       const double loss = losses_K.const_data_ptr<double>()[k], norm = norms_K.const_data_ptr<double>()[k];
       if (!std::isfinite(loss) || !std::isfinite(norm)) {
-        reporter_.end(index, sweeps::Diverged{own.progress.step, own.seconds()});
+        reporter_.end(index, sweeps::Diverged{own.data_step(), own.seconds()});
+        continue;
+      }
+      if (own.branch()) {
+        ++own.progress.branch_updates;
         continue;
       }
       own.curve("train_loss", true).add(own.progress.step, loss);
       own.curve("grad_norm", true).add(own.progress.step, norm);
       if (!imbalance.empty()) own.curve("load_imbalance", true).add(own.progress.step, imbalance.at(index));
+      own.progress.runaway.add(loss);
+      if (own.progress.step >= warmup_steps(own.spec().schedule, own.spec().run.steps) &&
+          own.progress.runaway.has_run_away()) {
+        reporter_.end(index, sweeps::Diverged{own.progress.step, own.seconds()});
+        continue;
+      }
       ++own.progress.step;
     }
   }
@@ -282,6 +345,7 @@ class Stack {
       if (!(loss <= feed_->unusable_loss())) {  // also when it is not a number
         reporter_.end(index, sweeps::Diverged{own.progress.step, own.seconds()});
       } else {
+        if (!own.spec().branches.empty()) send_branch(own, {1, own.progress.step, loss});
         reporter_.end(index,
                       sweeps::Finished{loss, feed_->source().floor(), own.progress.step, own.seconds()});
       }
@@ -318,8 +382,8 @@ class Stack {
     own.last_checkpoint = now();
     std::string checksum;
     try {
-      checksum =
-          save_checkpoint(assignment.checkpoint, assignment.trial, k, *model_, optimizer_, own.progress);
+      checksum = save_checkpoint(assignment.checkpoint, assignment.trial, k, *model_, optimizer_,
+                                 own.progress, own.trunk);
     } catch (const std::runtime_error& cause) {  // a full disk costs the checkpoint, not the trial
       std::fprintf(stderr, "no checkpoint at step %lld: %s\n", static_cast<long long>(own.progress.step),
                    cause.what());

@@ -29,8 +29,12 @@ using Emit = std::function<void(const WorkerMessage&)>;
 /// * Step numbers count updates: the train loss at step s was measured with s updates done, the first at 0;
 /// the
 ///   last evaluation is at `steps`.
-/// * A slot whose loss or gradient norm is not finite stops alone: Diverged{step}. So is a trial that stayed
-///   finite but ends far worse than a model that has learnt nothing (Feed::unusable_loss).
+/// * A slot whose loss or gradient norm is not finite stops alone: Diverged{step}. So does one whose loss has
+///   run away after the warm-up (RunawayWatch), and a trial that ends far worse than a model that has learnt
+///   nothing (Feed::unusable_loss).
+/// * At the start of each of branch_points() the trunk is kept, the branch decays over the batches the trunk
+///   would see next, its held-out loss is sent as Branch, and the trunk goes on bit for bit. The whole run is
+///   the last Branch. Steps of a branch appear in no curve; a branch that diverges is the trial's divergence.
 /// * A resumed trial first sends its whole curve again (equal points under the new attempt), so the curves of
 ///   the last attempt are complete; points that an earlier attempt sent beyond its checkpoint come again,
 ///   too.

@@ -66,6 +66,48 @@ TEST_CASE("divergence is a state with a step and leaves no loss", "[db][store]")
   CHECK_FALSE(result.loss);
 }
 
+TEST_CASE("a trial that was stopped early keeps its attempt, its cause and its curve", "[db][store]") {
+  const TemporaryFolder folder;
+  const auto key = sweeps::trial_key(test::trial(-4)), other = sweeps::trial_key(test::trial(-5));
+  auto store = test::store_with(folder / "a.db", {test::trial(-4), test::trial(-5)});
+  store.append_curve(key, store.start(key, kCpu), "eval_loss", {4, 8}, {3, 2.5});
+  store.prune(key, 1, {key, 8, "hopeless"});
+  store.prune_waiting({{other, 6, "hopeless too"}, {key, 9, "again"}});
+  const auto results = store.results();
+  REQUIRE(results.size() == 2);
+  CHECK(results[0].state == TrialState::pruned);
+  CHECK(results[0].steps == 8);
+  CHECK(results[0].message == "hopeless");
+  CHECK(results[0].evaluations.losses == std::vector<double>{3, 2.5});
+  CHECK(results[1].state == TrialState::pruned);
+  CHECK(std::get<std::int64_t>(
+            db::run_query(
+                folder / "a.db",
+                "SELECT count(*) FROM attempt WHERE state = 5 AND message = 'hopeless' AND failure IS NULL")
+                .rows[0][0]) == 1);
+  CHECK(store.waiting().empty());
+  store.add_plan(1, {test::trial(-4)});
+  CHECK(store.results()[0].state == TrialState::waiting);
+  CHECK_FALSE(store.results()[0].steps);
+}
+
+TEST_CASE("the losses of a trial's branches are read back, the shortest first", "[db][store]") {
+  const TemporaryFolder folder;
+  const auto key = sweeps::trial_key(test::trial(-8));
+  auto store = test::store_with(folder / "a.db", {test::trial(-8)});
+  store.start(key, kCpu);
+  store.put_branch(key, {0.5, 500, 2.25});
+  store.put_branch(key, {0.25, 250, 1.0 / 3});
+  store.put_branch(key, {0.5, 500, 2.5});  // a resumed attempt says it again
+  const auto branches = store.results().at(0).branches;
+  REQUIRE(branches.size() == 2);
+  CHECK(branches[0].steps == 250);
+  CHECK(branches[0].loss == 1.0 / 3);
+  CHECK(branches[1].fraction == 0.5);
+  CHECK(branches[1].loss == 2.5);
+  CHECK(db::run_query(folder / "a.db", "SELECT name, loss FROM branches").rows.size() == 2);
+}
+
 TEST_CASE("a loss that is not finite is no result", "[db][store]") {
   const TemporaryFolder folder;
   auto store = test::store_with(folder / "a.db", {test::trial(-4)});

@@ -95,6 +95,68 @@ TEST_CASE("the results are the same at any number of workers", "[orchestrator][r
   }
 }
 
+TEST_CASE("hopeless trials are stopped in time or not, the results are the same at any number of workers",
+          "[orchestrator][run]") {
+  // One worker trains low LRs first, with nothing to compare them with; of many at once some are stopped.
+  std::string alone;
+  std::int64_t num_stopped = 0;
+  for (const auto& [workers, behaviour] :
+       {std::pair{"1", "lag=8.5e-4"}, std::pair{"15", "lag=8.5e-4 wait_ms=20000"}}) {
+    const TemporaryFolder folder;
+    test::write_study(folder.path());
+    const auto ended =
+        tuneonce(folder.path(), {"run", "small.toml", "-j", workers}, {{"TUNEONCE_FAKE", behaviour}});
+    INFO(ended.out + ended.err);
+    CHECK(ended.code == 0);
+    CHECK_THAT(ended.out, ContainsSubstring("stopped early and kept out of the fit"));
+    CHECK_THAT(test::read_text(folder / "small.html"), ContainsSubstring("; 1 pruned"));
+    num_stopped += count(folder / "small.db", "attempt WHERE state = 5");
+    CHECK(count(folder / "small.db", "censored") == 3);
+    CHECK(count(folder / "small.db", "results WHERE state = 'pruned' AND loss IS NULL AND steps = 20") == 3);
+    if (alone.empty()) alone = test::results(folder.path());
+    CHECK(test::results(folder.path()) == alone);
+    const auto attempts = count(folder / "small.db", "attempt");
+    const auto again = tuneonce(folder.path(), {"run", "small.toml"});
+    CHECK(again.out == ended.out);
+    CHECK(count(folder / "small.db", "attempt") == attempts);
+    CHECK(test::results(folder.path()) == alone);
+  }
+  CHECK(num_stopped > 0);
+}
+
+TEST_CASE("early stopping can be turned off", "[orchestrator][run]") {
+  const TemporaryFolder folder;
+  test::write_study(folder.path(), "[search]\nearly_stopping = false\n");
+  CHECK(tuneonce(folder.path(), {"run", "small.toml"}, {{"TUNEONCE_FAKE", "lag=8.5e-4"}}).code == 0);
+  CHECK(count(folder / "small.db", "results WHERE state = 'complete'") ==
+        count(folder / "small.db", "trial"));
+}
+
+TEST_CASE("branches give an optimum per horizon and its trend, in text, json, database and report",
+          "[orchestrator][run][branches]") {
+  const TemporaryFolder folder;
+  test::write_study(folder.path());
+  auto text = test::read_text(folder / "small.toml");
+  text.replace(text.find("batch = 4"), 9, "batch = 4\nbranches = [0.25, 0.5, 1.0]");
+  std::ofstream(folder / "small.toml") << text;
+  const auto ended = tuneonce(folder.path(), {"run", "small.toml"});
+  INFO(ended.out + ended.err);
+  CHECK(ended.code == 0);
+  CHECK_THAT(ended.out, ContainsSubstring("octaves per doubling of the steps"));
+  CHECK(count(folder / "small.db", "(SELECT name FROM branches GROUP BY name HAVING count(*) = 3)") == 15);
+  CHECK(count(folder / "small.db", "optimum WHERE model IN ('proxy@0.25', 'proxy@0.5')") == 2);
+  const auto fit = nlohmann::json::parse(tuneonce(folder.path(), {"fit", "--format", "json"}).out);
+  REQUIRE(fit.size() == 4);  // proxy, two horizons, one target
+  CHECK(fit[0]["model"] == "proxy");
+  CHECK_THAT(fit[0]["trend"].get<double>(), WithinAbs(-0.2, 0.15));
+  CHECK(fit[1]["model"] == "proxy@0.25");
+  CHECK(fit[1]["steps"] == 10);
+  CHECK(fit[1]["lr"].get<double>() > fit[0]["lr"].get<double>());
+  CHECK_THAT(test::read_text(folder / "small.html"), ContainsSubstring("octaves per doubling"));
+  CHECK_THAT(tuneonce(folder.path(), {"plan", "small.toml"}).out,
+             ContainsSubstring("branches = [0.25, 0.5, 1]"));
+}
+
 TEST_CASE("a drifted optimum ends with exit code 3 and the correction", "[orchestrator][run]") {
   const TemporaryFolder folder;
   test::write_study(folder.path());

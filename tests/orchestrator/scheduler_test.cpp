@@ -30,6 +30,7 @@ struct Bench {
   SchedulerOptions options{.retry = {.crash = 2, .stop_after = 5}, .folder = folder / "a.db.d"};
   std::vector<std::string> messages;
   std::function<void(Scheduler&, const db::WaitingTrial&)> on_start = [](auto&, const auto&) {};
+  bool stop_early = false;
 
   Scheduler::End run(const std::string& behaviour = "") {
     ::setenv("TUNEONCE_FAKE", (behaviour + " dir=" + folder.path().string()).c_str(), 1);
@@ -55,7 +56,9 @@ struct Bench {
     asio::co_spawn(
         context,
         [&]() -> awaitable<void> {
-          end = co_await scheduler->run(store);
+          sweeps::SweepWatch watch;
+          if (stop_early) watch = sweeps::SweepWatch({store.results()});
+          end = co_await scheduler->run(store, std::move(watch));
           co_await scheduler->close();
         },
         [&](std::exception_ptr thrown) {
@@ -88,7 +91,7 @@ TEST_CASE("every waiting trial is trained exactly once, at any number of workers
   CHECK(bench.count("trial WHERE state = 2") == 6);
   CHECK(bench.count("attempt") == 6);
   CHECK(bench.num_started() == 6);
-  CHECK(bench.count("curves WHERE trial = 1") == 20);
+  CHECK(bench.count("curves WHERE trial = 1 AND metric = 'train_loss'") == 20);
 }
 
 TEST_CASE("the longest trials start first, equal ones in the order of the plan",
@@ -101,6 +104,22 @@ TEST_CASE("the longest trials start first, equal ones in the order of the plan",
   bench.on_start = [&](auto&, const db::WaitingTrial& trial) { started.push_back(trial.spec.name); };
   bench.run();
   CHECK(started == std::vector<std::string>{"number-1", "number-0", "number-2"});
+}
+
+TEST_CASE("a trial that is hopeless at half of its steps is stopped, with its cause, and not tried again",
+          "[orchestrator][scheduler]") {
+  Bench bench;
+  bench.stop_early = true;
+  bench.num_workers = 1;
+  // The last one is below the LR that learns late.
+  bench.change = [](auto& trials) { trials.back().base.lr = 1e-4; };
+  CHECK(bench.run("lag=2e-4 wait_ms=20000") == Scheduler::End::done);
+  CHECK(bench.count("trial WHERE state = 2") == 5);
+  CHECK(bench.count("trial WHERE state = 5 AND steps = 10 AND message LIKE 'hopeless at step 10%'") == 1);
+  CHECK(bench.count("attempt") == 6);
+  CHECK(bench.count("attempt WHERE state = 5 AND failure IS NULL AND message LIKE 'hopeless%'") == 1);
+  CHECK(bench.count("curves WHERE name = 'number-5' AND metric = 'train_loss'") < 20);
+  CHECK(std::filesystem::is_empty(bench.options.folder / "checkpoints"));
 }
 
 TEST_CASE("no more workers are started than there are trials", "[orchestrator][scheduler]") {
@@ -208,7 +227,7 @@ TEST_CASE("stopping kills the workers at once and loses no trial", "[orchestrato
 
 TEST_CASE("a worker of another protocol version is named with both versions", "[orchestrator][scheduler]") {
   Bench bench;
-  CHECK_THROWS_WITH(bench.run("version=7"), ContainsSubstring("protocol 7") && ContainsSubstring("speaks 1"));
+  CHECK_THROWS_WITH(bench.run("version=7"), ContainsSubstring("protocol 7") && ContainsSubstring("speaks 2"));
   CHECK(bench.count("attempt") == 0);
 }
 

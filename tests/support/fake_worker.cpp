@@ -10,6 +10,8 @@
 //   fail_name=TEXT   a trial whose name contains TEXT is refused as the user's error
 //   version=N        says hello with protocol N
 //   bad_data=1       refuses the data
+//   lag=LR           trials below this LR learn late: 0.6 nats behind at half of the run, nothing at its end
+//   wait_ms=N        such a trial waits at half of the run until it is spoken to, at most so long
 //   shift=OCTAVES    the targets' optimum lies this far from the proxy's in LR
 #include <sys/file.h>
 #include <unistd.h>
@@ -101,9 +103,10 @@ bool is_spoken_to(int milliseconds) {
 
 /// Held-out loss: a skewed bowl in log2 LR and log2 WD, a valley in init std, a little noise that only the
 /// trial's key decides.
-double loss_of(const sweeps::TrialSpec& spec) {
+/// At a horizon below 1 the optimum lies 0.2 octaves of LR higher per halving.
+double loss_of(const sweeps::TrialSpec& spec, double fraction = 1) {
   const bool target = spec.role != sweeps::TrialRole::proxy && spec.role != sweeps::TrialRole::scan;
-  const double u = std::log2(spec.base.lr) + 8.3 - (target ? number("shift") : 0);
+  const double u = std::log2(spec.base.lr) + 8.3 - (target ? number("shift") : 0) + 0.2 * std::log2(fraction);
   const double v = std::log2(spec.base.wd) + 3.3;
   const double s = std::log2(spec.base.init_std / 0.06);
   const double k = 0.3;
@@ -114,6 +117,21 @@ double loss_of(const sweeps::TrialSpec& spec) {
   if (target) loss -= 0.2;
   if (spec.role == sweeps::TrialRole::check) loss += 0.05;
   return loss + 0.0004 * noise;
+}
+
+bool learns_late(const Assignment& a) { return a.spec.base.lr < number("lag"); }
+
+/// Held-out losses after (first, last] updates.
+Curve held_out(const Assignment& a, double loss, std::int64_t first, std::int64_t last) {
+  Curve curve{a.trial, a.attempt, "eval_loss", {}, {}};
+  const auto steps = a.spec.run.steps, every = sweeps::eval_interval(a.spec);
+  const double pace = learns_late(a) ? 2.2 : 1;
+  for (auto i = first + 1; i <= last; ++i) {
+    if (i != steps && (every == 0 || i % every != 0)) continue;
+    curve.steps.push_back(i);
+    curve.values.push_back(loss + pace * (1 - static_cast<double>(i) / static_cast<double>(steps)));
+  }
+  return curve;
 }
 
 /// Steps done, as the checkpoint file says.
@@ -151,9 +169,12 @@ bool train(const Assignment& a) {
       curve.values.push_back(loss + 2.0 / static_cast<double>(1 + i));
     }
     say(curve);
+    const Curve evaluations = held_out(a, loss, step, next);
+    if (!evaluations.steps.empty()) say(evaluations);
     step = next;
     say(Progress{a.trial, a.attempt, step, 0.001});
-    const bool told = is_spoken_to(static_cast<int>(number("sleep_ms") / 10));
+    const bool waits = learns_late(a) && 2 * step == steps && behaviour.contains("wait_ms");
+    const bool told = is_spoken_to(static_cast<int>(waits ? number("wait_ms") : number("sleep_ms") / 10));
     if ((a.checkpoint_seconds > 0 && step < steps) || told) {
       std::ofstream(a.checkpoint + ".new") << step;
       std::rename((a.checkpoint + ".new").c_str(), a.checkpoint.c_str());
@@ -166,8 +187,15 @@ bool train(const Assignment& a) {
         say(Ended{a.trial, a.attempt, sweeps::Failed{sweeps::FailureClass::cancelled, "drained"}});
         return false;
       }
+      if (const auto* cancel = std::get_if<Cancel>(&*message); cancel && cancel->trial == a.trial) {
+        say(Ended{a.trial, a.attempt, sweeps::Failed{sweeps::FailureClass::cancelled, "cancelled"}});
+        return true;
+      }
     }
   }
+  for (const auto& branch : sweeps::branch_points(a.spec))
+    say(Branch{a.trial, a.attempt, branch.fraction, branch.steps, loss_of(a.spec, branch.fraction) + 0.1});
+  if (!a.spec.branches.empty()) say(Branch{a.trial, a.attempt, 1, steps, loss});
   if (a.spec.base.lr > 0.05)
     say(Ended{a.trial, a.attempt, sweeps::Diverged{steps / 2, 0.001}});
   else

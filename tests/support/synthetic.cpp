@@ -39,20 +39,33 @@ TrialResult World::train(const TrialSpec& spec) const {
     return result;
   }
   const double x = std::log2(spec.base.lr);
+  const auto loss_for = [&](double fraction) {
+    const auto drift = lr_drift.find(spec.target);
+    const double u =
+        x - log2_lr - (drift == lr_drift.end() ? 0 : drift->second) - lr_trend * std::log2(fraction);
+    const double v = std::log2(spec.base.wd) - log2_wd;
+    const double std_octaves = std::log2(spec.base.init_std / best_init_std);
+    double value = loss + bowl(u, v) + 0.02 * std_octaves * std_octaves + noise * normal(result.key);
+    if (!spec.target.empty()) value -= 0.2;
+    if (spec.role == TrialRole::check) value += baseline_penalty;
+    return value - 0.1 * std::log2(fraction);
+  };
+  for (auto step = eval_interval(spec); step > 0 && step <= spec.run.steps; step += eval_interval(spec)) {
+    result.evaluations.steps.push_back(step);
+    result.evaluations.losses.push_back(
+        loss_for(1) + pace(spec) * (1 - static_cast<double>(step) / static_cast<double>(spec.run.steps)));
+  }
   if (x >= diverges_at) {
+    result.evaluations = {};
     result.state = TrialState::diverged;
     result.diverged_step = 10;
     return result;
   }
-  const auto drift = lr_drift.find(spec.target);
-  const double u = x - log2_lr - (drift == lr_drift.end() ? 0 : drift->second);
-  const double v = std::log2(spec.base.wd) - log2_wd;
-  const double std_octaves = std::log2(spec.base.init_std / best_init_std);
   result.state = TrialState::complete;
   result.steps = spec.run.steps;
-  result.loss = loss + bowl(u, v) + 0.02 * std_octaves * std_octaves + noise * normal(result.key);
-  if (!spec.target.empty()) *result.loss -= 0.2;
-  if (spec.role == TrialRole::check) *result.loss += baseline_penalty;
+  result.loss = loss_for(1);
+  for (const auto& branch : branch_points(spec))
+    result.branches.push_back({branch.fraction, branch.steps, loss_for(branch.fraction)});
   return result;
 }
 

@@ -22,6 +22,9 @@ struct World {
   double noise = 0.001;                         // nats
   double diverges_at = 100;                     // log2 LR from which on trials diverge
   double best_init_std = 0.06;
+  /// Held-out losses fall to the final one in a straight line from this many nats above.
+  std::function<double(const sweeps::TrialSpec&)> pace = [](const sweeps::TrialSpec&) { return 1.0; };
+  double lr_trend = -0.2;  // octaves the optimum moves per doubling of the run; of branches
   std::function<bool(const sweeps::TrialSpec&)> fails = [](const sweeps::TrialSpec&) { return false; };
 
   sweeps::TrialResult train(const sweeps::TrialSpec& spec) const;

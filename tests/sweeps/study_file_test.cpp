@@ -153,6 +153,8 @@ TEST_CASE("the resolved text reads back as the same study", "[sweeps][study_file
              "source = \"tokens\"\npath = \"t.bin\"\nvalidation_path=\"v.bin\""),
       edited("init_std = 0.05", "clip = 0"),
       edited("method = \"grid\"", "method = \"grid\"\nreplicates = 3\nextensions = 0"),
+      edited("method = \"grid\"", "method = \"grid\"\nearly_stopping = false"),
+      edited("batch = 8", "batch = 8\nbranches = [0.25, 0.5, 1.0]"),
       edited("rule = \"complete-mue\"", "rule = \"sp\""),
       edited("rule = \"complete-mue\"", "rule = \"mup\"\nwd_width = \"literal\""),
       edited("rule = \"complete-mue\"", "duration_exponent = 0.3\nhead = \"mup\""),
@@ -700,4 +702,31 @@ TEST_CASE("a device that cannot be one is refused", "[sweeps][study_file]") {
 
 TEST_CASE("a breaker that is not understood is refused", "[sweeps][study_file]") {
   REFUSED_AT(with("\n[retry]\nstop_after = \"5 times\"\n"), "43:14", "5 in a row");
+}
+
+TEST_CASE("early stopping is on unless it is turned off", "[sweeps][study_file]") {
+  CHECK(parsed(kStudy).search.early_stopping);
+  CHECK_FALSE(
+      parsed(edited("method = \"grid\"", "method = \"grid\"\nearly_stopping = false")).search.early_stopping);
+  REFUSED_AT(edited("method = \"grid\"", "method = \"grid\"\nearly_stopping = 1"), "28:18", "early_stopping");
+}
+
+TEST_CASE("branches rise to 1.0 and leave the trunk after its warm-up", "[sweeps][study_file][branches]") {
+  const auto with = [](const std::string& line) { return edited("batch = 8", "batch = 8\n" + line); };
+  CHECK(parsed(kStudy).branches.empty());
+  CHECK(parsed(with("branches = [0.25, 0.5, 1]")).branches == std::vector{0.25, 0.5, 1.0});
+  const auto study = parsed(with("branches = [0.25, 0.5, 1]"));
+  for (const auto& trial : plan_sweep(study, 0.05)) CHECK(trial.branches == study.branches);
+  for (const auto& trial : plan_target(study, study.targets[0], study.base)) CHECK(trial.branches.empty());
+  CHECK(cost(plan_sweep(study, 0.05)[0]).tokens == 64 * 8 * (100 + 5 + 10));
+  REFUSED_AT(with("branches = [0.5, 0.25, 1.0]"), "18:12", "must rise");
+  REFUSED_AT(with("branches = [0.5, 0.5, 1.0]"), "18:18", "twice");
+  REFUSED_AT(with("branches = [0.25, 0.5]"), "18:12", "last one must be 1.0");
+  REFUSED_AT(with("branches = [1.0]"), "18:12", "1.0 alone is no branch");
+  REFUSED_AT(with("branches = [0.05, 1.0]"), "18:12",
+             "0.05 would decay from step 4, within the warm-up of 5");
+  auto linear = with("branches = [0.5, 1.0]");
+  const std::string wsd = "kind = \"wsd\", warmup = 0.05, decay = 0.2";
+  linear.replace(linear.find(wsd), wsd.size(), "kind = \"linear\"");
+  REFUSED_AT(linear, "18:12", "no stable phase");
 }

@@ -117,3 +117,31 @@ TEST_CASE("the names of roles, states and failures are those that are stored", "
   CHECK(name(FailureClass::oom_gpu) == "oom_gpu");
   CHECK(name(DataSource::tokens) == "tokens");
 }
+
+TEST_CASE("branches are part of a trial's key, and no branches leave it as it was", "[sweeps][trial]") {
+  TrialSpec spec;
+  const auto plain = trial_key(spec);
+  spec.branches = {0.5, 1};
+  CHECK(trial_key(spec) != plain);
+  const auto half = trial_key(spec);
+  spec.branches = {0.25, 1};
+  CHECK(trial_key(spec) != half);
+  CHECK(stack_key(spec) == stack_key(TrialSpec{}));
+}
+
+TEST_CASE("a branch starts where a run of its length would start to decay, and its decay costs steps",
+          "[sweeps][trial]") {
+  TrialSpec spec;
+  spec.run.steps = 1000;
+  spec.schedule.decay = 0.2;
+  CHECK(branch_points(spec).empty());
+  CHECK(trained_steps(spec) == 1000);
+  spec.branches = {0.25, 0.5, 1};
+  const auto points = branch_points(spec);
+  REQUIRE(points.size() == 2);
+  CHECK(points[0].start == 200);
+  CHECK(points[0].steps == 250);
+  CHECK(points[1].start == 400);
+  CHECK(points[1].steps == 500);
+  CHECK(trained_steps(spec) == 1000 + 50 + 100);
+}

@@ -37,6 +37,7 @@ sweeps::TrialSpec unusual_spec() {
   spec.seed = std::numeric_limits<std::uint64_t>::max();
   spec.data = {sweeps::DataSource::tokens, "/tmp/a b.bin", "/tmp/v.bin", 0.07, 1ULL << 63, "abcdef"};
   spec.eval = {4096, 0.25};
+  spec.branches = {0.1, 1.0 / 3, 1};
   return spec;
 }
 
@@ -78,6 +79,22 @@ TEST_CASE("a spec survives JSON text exactly", "[worker][protocol]") {
   diffusion.run.shape.channels = 3;
   diffusion.run.shape.patch = 4;
   CHECK(spec_from_json(json::parse(to_json(diffusion).dump())) == diffusion);
+}
+
+TEST_CASE("a spec without branches reads and is written as before there were any", "[worker][protocol]") {
+  CHECK_FALSE(to_json(sweeps::TrialSpec{}).contains("branches"));
+  auto written = to_json(sweeps::TrialSpec{});
+  written["branches"] = "0.5";
+  CHECK_THROWS_WITH(spec_from_json(written), ContainsSubstring("spec.branches is not an array"));
+}
+
+TEST_CASE("the loss of a branch survives", "[worker][protocol]") {
+  const auto read = through(Branch{"ab", 2, 1.0 / 3, 333, 0.1 + 0.2});
+  CHECK(read.trial == "ab");
+  CHECK(read.attempt == 2);
+  CHECK(read.fraction == 1.0 / 3);
+  CHECK(read.steps == 333);
+  CHECK(read.loss == 0.1 + 0.2);
 }
 
 TEST_CASE("every enumerator of a spec survives", "[worker][protocol]") {

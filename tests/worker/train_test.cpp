@@ -11,6 +11,7 @@
 #include "tests/support/temporary_folder.h"
 #include "tests/worker/tiny_trial.h"
 #include "worker/curve.h"
+#include "worker/runaway.h"
 
 using namespace worker;
 using sweeps::Failed;
@@ -143,6 +144,122 @@ TEST_CASE("a trial that ends far worse than it began counts as diverged", "[work
   spec.base.wd = 0;
   const auto assignment = assignment_of(spec);
   CHECK(std::holds_alternative<sweeps::Diverged>(outcome(train({assignment}), assignment)));
+}
+
+TEST_CASE("a loss that runs away is a divergence, one spike of any height is not", "[worker][train]") {
+  RunawayWatch calm;
+  for (int step = 0; step < 100; ++step) calm.add(step == 40 ? 1e30 : 4.0);
+  CHECK_FALSE(calm.has_run_away());
+  RunawayWatch spiked;
+  spiked.add(4);
+  for (int step = 0; step < 200; ++step) {
+    spiked.add(step % 50 == 0 ? 1e30 : 3.0);
+    CHECK_FALSE(spiked.has_run_away());
+  }
+  RunawayWatch gone;
+  gone.add(4);
+  for (int step = 0; step < 60; ++step) gone.add(6.5);
+  CHECK(gone.has_run_away());
+  RunawayWatch high;
+  high.add(4);
+  for (int step = 0; step < 1000; ++step) high.add(5.9);
+  CHECK_FALSE(high.has_run_away());
+}
+
+TEST_CASE("a trial whose loss runs away stops at the same step each time, also when it was resumed",
+          "[worker][train]") {
+  const TemporaryFolder folder;
+  auto spec = tiny_trial();
+  spec.base.lr = 30;
+  spec.base.wd = 0;
+  spec.run.steps = spec.proxy.steps = 200;
+  auto assignment = assignment_of(spec);
+  const auto first = outcome(train({assignment}), assignment);
+  REQUIRE(std::holds_alternative<sweeps::Diverged>(first));
+  const auto step = std::get<sweeps::Diverged>(first).step;
+  CHECK(step > 4);  // the warm-up
+  CHECK(step < 100);
+  assignment.checkpoint = (folder / "c").string();
+  train({assignment}, [&](int poll, StopRequests& requests) { requests.drain = poll >= step - 2; });
+  const auto resumed = outcome(train({assignment}), assignment);
+  REQUIRE(std::holds_alternative<sweeps::Diverged>(resumed));
+  CHECK(std::get<sweeps::Diverged>(resumed).step == step);
+}
+
+TEST_CASE("a branch ends where a run of its length ends, bit for bit, and the trunk never knows",
+          "[worker][train][branches]") {
+  for (auto spec : {tiny_trial(), tiny_moe_trial()}) {
+    spec.schedule = {.warmup = 0.1, .decay = 0.25};
+    const auto plain = assignment_of(spec);
+    spec.branches = {0.3, 0.5, 1};
+    const auto branched = assignment_of(spec);
+    const auto messages = train({branched});
+    const auto result = finished(messages, branched);
+    const auto unbranched = train({plain});
+    CHECK(result.loss == finished(unbranched, plain).loss);
+    for (const char* metric : {"train_loss", "grad_norm", "eval_loss", "load_imbalance"})
+      CHECK(messages.curve(branched.trial, metric).values == unbranched.curve(plain.trial, metric).values);
+
+    const auto branches = messages.of<Branch>(branched.trial);
+    REQUIRE(branches.size() == 3);
+    CHECK(branches[2].loss == result.loss);
+    CHECK(branches[2].steps == 40);
+    for (const int i : {0, 1}) {
+      auto alone = spec;
+      alone.branches.clear();
+      alone.run.steps = alone.proxy.steps = branches[static_cast<std::size_t>(i)].steps;
+      CHECK(alone.run.steps == (i == 0 ? 12 : 20));
+      alone.schedule.warmup = 4.0 / static_cast<double>(alone.run.steps);  // that of the whole run
+      const auto short_run = assignment_of(alone);
+      CHECK(branches[static_cast<std::size_t>(i)].loss == finished(train({short_run}), short_run).loss);
+    }
+  }
+}
+
+TEST_CASE("a trial that was stopped inside a branch and resumed equals the unbroken one, bit for bit",
+          "[worker][train][branches]") {
+  const TemporaryFolder folder;
+  for (auto spec : {tiny_trial(), tiny_moe_trial()}) {
+    spec.schedule = {.warmup = 0.1, .decay = 0.25};
+    spec.branches = {0.3, 0.5, 1};
+    const auto plain = assignment_of(spec);
+    const auto unbroken = train({plain});
+    const auto losses = [&](const Messages& messages) {
+      std::vector<double> values;
+      for (const auto& branch : messages.of<Branch>(plain.trial)) values.push_back(branch.loss);
+      return values;
+    };
+    // The trunk leaves at steps 9 and 15 for branches of 3 and 5 updates.
+    int inside = 0;
+    for (const int stop_at : {9, 10, 11, 12, 13, 14, 20, 22, 24, 26, 28, 40}) {
+      auto assignment = plain;
+      assignment.checkpoint = (folder / std::to_string(stop_at)).string();
+      train({assignment}, [&](int poll, StopRequests& requests) { requests.drain = poll >= stop_at; });
+      assignment.attempt = 2;
+      const auto resumed = train({assignment});
+      CHECK(finished(resumed, assignment).loss == finished(unbroken, plain).loss);
+      check_equal_curves(resumed, unbroken, plain.trial);
+      CHECK(losses(resumed) == losses(unbroken));
+      const auto first_step = resumed.of<Started>(plain.trial).at(0).first_step;
+      inside += first_step == 9 || first_step == 15;
+      std::filesystem::remove(assignment.checkpoint);
+    }
+    CHECK(inside > 3);
+  }
+}
+
+TEST_CASE("slots with and without branches train side by side", "[worker][train][branches]") {
+  auto spec = tiny_trial();
+  const auto plain = assignment_of(spec);
+  spec.branches = {0.5, 1};
+  spec.base.lr = 3e-3;
+  const auto branched = assignment_of(spec);
+  const auto together = train({branched, plain});
+  const auto alone = train({branched});
+  CHECK(finished(together, plain).loss == finished(train({plain}), plain).loss);
+  CHECK(finished(together, branched).loss == finished(alone, branched).loss);
+  CHECK(together.of<Branch>(branched.trial).at(0).loss == alone.of<Branch>(branched.trial).at(0).loss);
+  CHECK(together.of<Branch>(plain.trial).empty());
 }
 
 TEST_CASE("a trial that was stopped and resumed equals the unbroken one, bit for bit", "[worker][train]") {
@@ -301,6 +418,16 @@ TEST_CASE("the user's mistakes end a trial as user_error with their text", "[wor
   spec = tiny_trial();
   spec.proxy.shape.width = 0;
   check(spec, "width must be at least 1");
+  spec = tiny_trial();
+  spec.branches = {0.5, 0.25, 1};
+  check(spec, "branches must rise");
+  spec.branches = {0.5};
+  check(spec, "branches must rise from above 0 to 1");
+  spec.branches = {0.01, 1};
+  check(spec, "within the warm-up");
+  spec.branches = {0.5, 1};
+  spec.schedule.kind = sweeps::ScheduleKind::linear;
+  check(spec, "wsd");
   spec = tiny_trial();
   spec.run.steps = 1;  // 1 - beta1 would be 4
   check(spec, "beta1");
