@@ -240,12 +240,14 @@ int show_drift(const fs::path& database, Format format) {
   return code;
 }
 
-int make_report(const fs::path& database, fs::path file) {
+int make_report(const fs::path& database, fs::path file, const fs::path& charts) {
   const auto loaded = load(database, true);
   if (file.empty()) file = fs::path(database).replace_extension(".html");
   check_report_file(file, database);
   write_report(file, loaded.study, loaded.analysis, loaded.curves);
   print(file.string() + "\n");
+  if (!charts.empty())
+    for (const auto& chart : write_charts(charts, loaded.analysis)) print(chart.string() + "\n");
   return kDone;
 }
 

@@ -28,7 +28,9 @@ int show_transfer(const std::filesystem::path& database, Format format);
 /// The same from shapes and values on the command line; opens nothing.
 int show_calculated(const CalculatorOptions& options, Format format);
 int show_drift(const std::filesystem::path& database, Format format);
-/// Writes the report from the database; `file` empty: the database's name with .html.
-int make_report(const std::filesystem::path& database, std::filesystem::path file);
+/// Writes the report from the database; `file` empty: the database's name with .html. With a folder for `charts`,
+/// also its pictures that stand alone.
+int make_report(const std::filesystem::path& database, std::filesystem::path file,
+                const std::filesystem::path& charts);
 
 }  // namespace orchestrator

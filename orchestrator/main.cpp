@@ -21,7 +21,7 @@ struct Arguments {
   ConsoleOptions console;
   RunOptions run;
   CalculatorOptions calculator;
-  std::string study, database, format = "table", sql, trial, report, corpus;
+  std::string study, database, charts, format = "table", sql, trial, report, corpus;
   double query_seconds = 30;
   bool json = false, no_measure = false;
 
@@ -176,8 +176,9 @@ void add_commands(CLI::App& app, Arguments& arguments, Action& action) {
   auto* report = app.add_subcommand("report", "write the HTML report from the database");
   add_database(report, arguments);
   report->add_option("-o,--report", arguments.report, "file; default: the database's name with .html");
+  report->add_option("--charts", arguments.charts, "folder that also gets the picture of all LR curves as SVG");
   report->callback([&] {
-    action = [](const Arguments& a) { return make_report(choose_database(a.database), a.report); };
+    action = [](const Arguments& a) { return make_report(choose_database(a.database), a.report, a.charts); };
   });
 
   auto* data = app.add_subcommand("data", "corpora")->require_subcommand(1);

@@ -9,6 +9,7 @@
 #include "orchestrator/chart_heat_map.h"
 #include "orchestrator/chart_lines.h"
 #include "orchestrator/chart_lr.h"
+#include "orchestrator/chart_transfer.h"
 #include "orchestrator/svg.h"
 
 namespace orchestrator {
@@ -132,6 +133,22 @@ std::string heat_map_section(const sweeps::Analysis& analysis) {
       "were added where the optimum lay on an edge.");
 }
 
+std::optional<Svg> transfer_picture(const sweeps::Analysis& analysis) {
+  std::vector<LrPanel> panels;
+  for (const auto& target : analysis.targets) {
+    if (target.around.empty()) continue;
+    const auto rule = std::string(models::name(target.spec.rule.rule));
+    auto panel = std::find_if(panels.begin(), panels.end(), [&](const auto& p) { return p.title == rule; });
+    if (panel == panels.end()) {
+      panels.push_back({rule, {{"proxy", analysis.sweep, fit_of(analysis)}}, std::log2(target.config.base.lr)});
+      panel = panels.end() - 1;
+    }
+    const bool fitted = target.drift && target.drift->fit;
+    panel->series.push_back({target.spec.name, target.around, fitted ? &*target.drift->fit : nullptr});
+  }
+  return panels.empty() ? std::nullopt : transfer_chart(panels);
+}
+
 std::string lr_section(const sweeps::Analysis& analysis) {
   if (analysis.sweep.empty()) return note("The sweep has not begun.");
   const auto range = lr_range(analysis);
@@ -139,9 +156,15 @@ std::string lr_section(const sweeps::Analysis& analysis) {
   proxy.title = "proxy";
   proxy.trials = analysis.sweep;
   proxy.fit = fit_of(analysis);
+  std::string together;
+  if (const auto picture = transfer_picture(analysis))
+    together = figure(picture->str(),
+                      "The fitted curves of all models on common axes, by the rule that transferred them; under a "
+                      "rule that holds, the optima lie above each other. Thick bar: 95 % interval of the optimum. "
+                      "Dashed line: the transferred LR.");
   std::string pictures = lr_chart(proxy, range.lo, range.hi);
   for (const auto& target : analysis.targets) pictures += lr_chart(target_chart(target), range.lo, range.hi);
-  return figure(
+  return together + figure(
       "<div class=\"row\">" + pictures + "</div>",
       "LR in rule coordinates: a target whose optimum did not move has it where the proxy has it. Curve: "
       "the fit at its optimum WD. Solid line and band: fitted optimum and its 95 % interval. Dashed line "

@@ -1,8 +1,10 @@
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "orchestrator/report.h"
+#include "orchestrator/svg.h"
 
 namespace orchestrator {
 
@@ -12,6 +14,8 @@ namespace orchestrator {
 std::string heat_map_section(const sweeps::Analysis& analysis);
 /// Loss against LR for the proxy and each target, on one LR axis.
 std::string lr_section(const sweeps::Analysis& analysis);
+/// The LR curves of proxy and targets in one picture, a panel per rule; nothing when no target has a drift check.
+std::optional<Svg> transfer_picture(const sweeps::Analysis& analysis);
 /// Loss against initial std; empty text of the section when nothing is scanned.
 std::string scan_section(const sweeps::Study& study, const sweeps::Analysis& analysis);
 /// Training and evaluation losses over the steps.

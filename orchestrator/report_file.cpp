@@ -7,8 +7,28 @@
 #include <fmt/format.h>
 
 #include "orchestrator/exit_code.h"
+#include "orchestrator/report_charts.h"
+#include "orchestrator/report_style.h"
 
 namespace orchestrator {
+namespace {
+
+/// Whole or not at all: written beside its name and renamed.
+void write_file(const std::filesystem::path& file, const std::string& text, std::string_view what) {
+  const auto temporary = file.string() + ".new";
+  std::ofstream stream(temporary, std::ios::binary);
+  stream << text;
+  stream.close();
+  std::error_code error;
+  if (stream) std::filesystem::rename(temporary, file, error);
+  if (!stream || error) {
+    const auto reason = error ? error.message() : std::strerror(errno);
+    std::filesystem::remove(temporary, error);
+    throw ExitError(kEnvironment, fmt::format("{}: {} cannot be written: {}", file.string(), what, reason));
+  }
+}
+
+}  // namespace
 
 void check_report_file(const std::filesystem::path& file, const std::filesystem::path& database) {
   namespace fs = std::filesystem;
@@ -26,18 +46,20 @@ void write_report(const std::filesystem::path& file, const sweeps::Study& study,
                   const sweeps::Analysis& analysis, const std::vector<db::CurveSeries>& curves) {
   Curves by_trial;
   for (const auto& curve : curves) by_trial[curve.trial].push_back({curve.metric, curve.steps, curve.values});
-  const auto page = render_report(study, analysis, by_trial);
-  const auto temporary = file.string() + ".new";
-  std::ofstream stream(temporary, std::ios::binary);
-  stream << page;
-  stream.close();
+  write_file(file, render_report(study, analysis, by_trial), "the report");
+}
+
+std::vector<std::filesystem::path> write_charts(const std::filesystem::path& folder,
+                                                const sweeps::Analysis& analysis) {
   std::error_code error;
-  if (stream) std::filesystem::rename(temporary, file, error);
-  if (!stream || error) {
-    const auto reason = error ? error.message() : std::strerror(errno);
-    std::filesystem::remove(temporary, error);
-    throw ExitError(kEnvironment, fmt::format("{}: the report cannot be written: {}", file.string(), reason));
+  std::filesystem::create_directories(folder, error);
+  if (error) throw ExitError(kEnvironment, fmt::format("{}: {}", folder.string(), error.message()));
+  std::vector<std::filesystem::path> written;
+  if (const auto picture = transfer_picture(analysis)) {
+    written.push_back(folder / "lr_by_rule.svg");
+    write_file(written.back(), picture->file(kReportStyle), "the picture");
   }
+  return written;
 }
 
 }  // namespace orchestrator

@@ -15,4 +15,9 @@ void check_report_file(const std::filesystem::path& file, const std::filesystem:
 void write_report(const std::filesystem::path& file, const sweeps::Study& study,
                   const sweeps::Analysis& analysis, const std::vector<db::CurveSeries>& curves);
 
+/// Pictures as files of their own, in `folder`, which is made: lr_by_rule.svg, once a target has been swept.
+/// Returns what it wrote. Throws ExitError{kEnvironment}.
+std::vector<std::filesystem::path> write_charts(const std::filesystem::path& folder,
+                                                const sweeps::Analysis& analysis);
+
 }  // namespace orchestrator

@@ -58,7 +58,7 @@ svg .faint { opacity: 0.45; }
 .line { fill: none; stroke-width: 1.8; } .line.faint { stroke: var(--proxy); stroke-width: 1; }
 .line.best { stroke: var(--fit); } .line.eval { stroke: var(--t1); } .dashed { stroke-dasharray: 5 4; }
 .t0 { stroke: var(--t0); } .t1 { stroke: var(--t1); } .t2 { stroke: var(--t2); } .t3 { stroke: var(--t3); } .t4 { stroke: var(--t4); } .t5 { stroke: var(--t5); }
-.marker { fill: var(--bg); }
+.marker { fill: var(--bg); } .interval { stroke-width: 6; stroke-linecap: round; opacity: 0.55; }
 @media print { details { display: none; } }
 )css";
 

@@ -105,11 +105,22 @@ void Svg::cross(Pixel centre, double arm, std::string_view style) {
   line({x, y - arm}, {x, y + arm}, style);
 }
 
-std::string Svg::str() const {
+void Svg::place(Pixel corner, const Svg& picture) {
+  body_ += fmt::format("<g transform=\"translate({:.1f} {:.1f})\">\n{}</g>\n", corner.first, corner.second,
+                       picture.body_);
+}
+
+std::string Svg::element(std::string_view attributes, std::string_view head) const {
   return fmt::format(
-      "<svg viewBox=\"0 0 {0:.0f} {1:.0f}\" width=\"{0:.0f}\" height=\"{1:.0f}\" role=\"img\" "
-      "aria-label=\"{2}\">\n{3}</svg>\n",
-      width_, height_, label_, body_);
+      "<svg{4} viewBox=\"0 0 {0:.0f} {1:.0f}\" width=\"{0:.0f}\" height=\"{1:.0f}\" role=\"img\" "
+      "aria-label=\"{2}\">\n{5}{3}</svg>\n",
+      width_, height_, label_, body_, attributes, head);
+}
+
+std::string Svg::str() const { return element("", ""); }
+
+std::string Svg::file(std::string_view style_sheet) const {
+  return element(" xmlns=\"http://www.w3.org/2000/svg\"", fmt::format("<style>{}</style>\n", style_sheet));
 }
 
 }  // namespace orchestrator

@@ -34,10 +34,15 @@ class Svg {
   /// Diagonal lines inside a rectangle: a cell that diverged.
   void hatch(Pixel corner, double width, double height, std::string_view style);
   void cross(Pixel centre, double arm, std::string_view style);
+  /// Another picture inside this one, its upper left corner at `corner`.
+  void place(Pixel corner, const Svg& picture);
 
   std::string str() const;
+  /// The same as a file of its own: with the name space and `style`, a CSS sheet.
+  std::string file(std::string_view style_sheet) const;
 
  private:
+  std::string element(std::string_view attributes, std::string_view head) const;
   void shape(std::string_view element, const std::string& geometry, std::string_view style,
              std::string_view fill, std::string_view tooltip);
 

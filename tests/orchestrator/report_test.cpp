@@ -10,6 +10,7 @@
 #include "orchestrator/chart_heat_map.h"
 #include "orchestrator/chart_lines.h"
 #include "orchestrator/chart_lr.h"
+#include "orchestrator/report_charts.h"
 #include "orchestrator/svg.h"
 #include "tests/support/catch.h"
 #include "tests/support/synthetic.h"
@@ -346,4 +347,31 @@ TEST_CASE("a legend names no line that is not drawn", "[orchestrator][chart]") {
   CHECK(html.find("held-out") == std::string::npos);
   CHECK_THAT(section(render_report(synthetic::study(), analysis, {}), "curves"),
              ContainsSubstring("No curve has been recorded"));
+}
+
+TEST_CASE("one picture shows the LR curves of all models, a panel for each rule", "[orchestrator][chart]") {
+  auto study = synthetic::study();
+  for (auto& target : study.targets) target.drift = true;
+  auto copy = study.targets.front();
+  copy.name += "@sp";
+  copy.rule.rule = models::Parameterization::sp;
+  study.targets.push_back(copy);
+  const auto analysis = synthetic::run(study, {});
+  const auto picture = transfer_picture(analysis);
+  REQUIRE(picture);
+  const auto svg = picture->str();
+  CHECK(count(svg, "class=\"title\">complete-mue") == 1);
+  CHECK(count(svg, "class=\"title\">sp") == 1);
+  const auto models = study.targets.size() + 2;  // the proxy stands in both panels
+  CHECK(count(svg, "class=\"interval") == models);
+  CHECK(count(svg, "class=\"transferred\"") == 2);
+  const auto file = picture->file("p { }");
+  CHECK(file.rfind("<svg xmlns=\"http://www.w3.org/2000/svg\"", 0) == 0);
+  CHECK(count(file, "<style>p { }</style>") == 1);
+}
+
+TEST_CASE("a study that sweeps no target has no picture of all models", "[orchestrator][chart]") {
+  auto study = synthetic::study();
+  for (auto& target : study.targets) target.drift = false;
+  CHECK_FALSE(transfer_picture(synthetic::run(study, {})));
 }
