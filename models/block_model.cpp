@@ -100,7 +100,8 @@ at::Tensor BlockModel::ffn_branch(const std::vector<at::Tensor>& weights, std::s
                                   const at::Tensor& x_KRD, std::int64_t first) {
   const auto& block = blocks_[layer];
   const auto& shape = options_.run.shape;
-  if (!shape.is_moe()) return ffn(x_KRD, weights[block.gate_up], weights[block.down]);
+  if (!shape.is_moe())
+    return ffn(x_KRD, weights[block.gate_up], weights[block.down], {recorder_, layer, multipliers_.ffn});
   const auto n = x_KRD.size(0);
   MoeWeights moe_weights{.router_KDN = weights[block.router],
                          .expert_gate_up_KNDH = weights[block.expert_gate_up],
@@ -112,7 +113,7 @@ at::Tensor BlockModel::ffn_branch(const std::vector<at::Tensor>& weights, std::s
     moe_weights.shared_gate_up_KDH = weights[block.shared_gate_up];
     moe_weights.shared_down_KHD = weights[block.shared_down];
   }
-  const MoeOutput output = moe(x_KRD, moe_weights, shape, multipliers_.moe);
+  const MoeOutput output = moe(x_KRD, moe_weights, shape, multipliers_.moe, {recorder_, layer, 1});
   if (at::GradMode::is_enabled()) load_KN_[layer].narrow(0, first, n).copy_(output.load_KN);
   return output.y_KRD;
 }

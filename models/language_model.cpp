@@ -8,6 +8,7 @@
 #include "models/ops/embedding.h"
 #include "models/ops/linear.h"
 #include "models/ops/rms_norm.h"
+#include "models/recorder.h"
 
 namespace models {
 
@@ -47,14 +48,23 @@ at::Tensor LanguageModel::slice_loss(const std::vector<at::Tensor>& weights, con
       x = ops::rms_norm(stream, weights[block.attention_norm], product);
     else
       take_in(block.attention_norm);
-    branch = attention(x, {weights[block.qkv], weights[block.out]}, T, options_.run.shape.head_size, rotary_);
+    branch = attention(x, {weights[block.qkv], weights[block.out]}, T, options_.run.shape.head_size, rotary_,
+                       {recorder_, layer, multipliers_.attention});
     scale = multipliers_.attention;
+    if (recorder_) recorder_->activation("attention", branch, scale);
     take_in(block.ffn_norm);
     branch = ffn_branch(weights, layer, x, first);
     scale = multipliers_.ffn;
+    if (recorder_) recorder_->activation("ffn", branch, scale);
   }
   take_in(final_norm_);
-  return ops::cross_entropy(ops::linear(x, weights[head_]), multipliers_.head, targets_KR);
+  const at::Tensor logits_KRV = ops::linear(x, weights[head_]);
+  if (recorder_) {
+    recorder_->activation("stream", stream, 1);
+    recorder_->activation("logits", logits_KRV, multipliers_.head);
+    recorder_->product("head", 0, x, weights[head_], multipliers_.head);
+  }
+  return ops::cross_entropy(logits_KRV, multipliers_.head, targets_KR);
 }
 
 }  // namespace models

@@ -57,6 +57,8 @@ struct ModelOptions {
   SlotOrder slot_order = SlotOrder::automatic;
 };
 
+class Recorder;
+
 /// K models of one shape that train together. Slot k never sees slot j: on a CPU its numbers are, bit for
 /// bit, those of a model with K = 1 (unless slots run together).
 class Model {
@@ -78,6 +80,9 @@ class Model {
   /// or shape, or for T above the context.
   virtual at::Tensor loss(const Batch& batch) = 0;
 
+  /// Who watches the forward passes from here on; null: nobody. The recorder outlives its watch. REQUIRES: K = 1.
+  void record_to(Recorder* recorder) { recorder_ = recorder; }
+
   /// After an optimizer step: moves the balancing bias by the expert load of the last loss() with a graph.
   /// Slots with active[k] == false are left alone.
   virtual void update_balance(const std::vector<bool>& active) = 0;
@@ -89,6 +94,7 @@ class Model {
   explicit Model(const ModelOptions& options);
 
   ModelOptions options_;
+  Recorder* recorder_ = nullptr;
   std::vector<Parameter> parameters_;
   std::vector<Buffer> buffers_;
 };

@@ -8,6 +8,7 @@
 #include "models/ops/grouped_mm.h"
 #include "models/ops/linear.h"
 #include "models/ops/swiglu.h"
+#include "models/recorder.h"
 
 namespace models {
 namespace {
@@ -27,7 +28,7 @@ at::Tensor merge_slots(const at::Tensor& weight_KNIO) { return weight_KNIO.flatt
 }  // namespace
 
 MoeOutput moe(const at::Tensor& x_KRD, const MoeWeights& weights, const ModelShape& shape,
-              const MoeScales& scales) {
+              const MoeScales& scales, const Watch& watch) {
   const auto wide = x_KRD.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   const at::Tensor logits_KRN = ops::linear(x_KRD.to(wide), weights.router_KDN);
   const at::Tensor gates_KRN = scales.gates.softmax ? at::softmax(logits_KRN, -1) : at::sigmoid(logits_KRN);
@@ -40,10 +41,18 @@ MoeOutput moe(const at::Tensor& x_KRD, const MoeWeights& weights, const ModelSha
       ops::swiglu(ops::grouped_mm(rows_MD, merge_slots(weights.expert_gate_up_KNDH), plan.ends_G));
   const at::Tensor expert_rows_MD =
       ops::grouped_mm(hidden_MH, merge_slots(weights.expert_down_KNHD), plan.ends_G);
-  at::Tensor y_KRD = ops::combine_rows(
-      expert_rows_MD, chosen_gates(gates_KRN, experts_KRA, scales.gates.normalised), plan, scales.routed);
-  if (weights.shared_gate_up_KDH.defined())
-    y_KRD = at::add(y_KRD, ffn(x_KRD, weights.shared_gate_up_KDH, weights.shared_down_KHD), scales.shared);
+  const at::Tensor pi_KRA = chosen_gates(gates_KRN, experts_KRA, scales.gates.normalised);
+  if (watch.recorder) {
+    watch.recorder->product("router", watch.block, x_KRD, weights.router_KDN, 1);
+    watch.recorder->experts(watch.block, x_KRD, weights, plan, pi_KRA, scales.routed);
+  }
+  at::Tensor y_KRD = ops::combine_rows(expert_rows_MD, pi_KRA, plan, scales.routed);
+  if (weights.shared_gate_up_KDH.defined()) {
+    const Watch shared{watch.recorder, watch.block, scales.shared};
+    y_KRD = at::add(
+        y_KRD, ffn(x_KRD, weights.shared_gate_up_KDH, weights.shared_down_KHD, shared, FfnKind::shared),
+        scales.shared);
+  }
   return {y_KRD, plan.load_KN};
 }
 

@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "models/parameterization.h"
+#include "models/watch.h"
 
 namespace models {
 
@@ -34,7 +35,7 @@ struct MoeOutput {
 /// over all active experts; other rules may take a softmax, or the gates as they are (GateRule). Dropless.
 /// x [K, R, D], already normalised.
 MoeOutput moe(const at::Tensor& x_KRD, const MoeWeights& weights, const ModelShape& shape,
-              const MoeScales& scales);
+              const MoeScales& scales, const Watch& watch = {});
 
 /// Bias-based balancing (DeepSeek-V3, arXiv:2412.19437): b += rate * sign(mean load - load), for the slots
 /// with active[k]. bias, load [K, N].

@@ -6,6 +6,7 @@
 #include <CLI/CLI.hpp>
 
 #include "db/sqlite.h"
+#include "orchestrator/check.h"
 #include "orchestrator/commands.h"
 #include "orchestrator/data_fetch.h"
 #include "orchestrator/exit_code.h"
@@ -21,6 +22,7 @@ struct Arguments {
   ConsoleOptions console;
   RunOptions run;
   CalculatorOptions calculator;
+  CheckOptions check;
   std::string study, database, charts, format = "table", sql, trial, report, corpus;
   double query_seconds = 30;
   bool json = false, no_measure = false;
@@ -124,6 +126,50 @@ void add_run(CLI::App& app, Arguments& arguments, Action& action, const std::str
   });
 }
 
+/// `check coord`, `check init`, `check loss`.
+void add_check(CLI::App& app, Arguments& arguments, Action& action) {
+  auto* check = app.add_subcommand("check", "proofs that a rule is implemented right")->require_subcommand(1);
+  const auto add = [&](const std::string& name, const std::string& help,
+                       int (*run)(const CheckOptions&, Console&)) {
+    auto* command = add_reader(*check, arguments, name, help);
+    auto& options = arguments.check;
+    command->add_option("STUDY", options.study_file, "study file (TOML); default: a small one on the teacher");
+    command->add_option("--rule", options.rule, "instead of the study's rule");
+    command->add_option("--head", options.head, "instead of the study's: published, mup, complete-dp");
+    command->add_option("--lr", options.lr, "of the proxy; default: the middle of the study's space")
+        ->check(CLI::PositiveNumber);
+    command->add_option("--init-std", options.init_std, "of the proxy; default: the study's")
+        ->check(CLI::PositiveNumber);
+    command->add_option("--seeds", options.seeds, "per model")->capture_default_str()->check(CLI::Range(2, 100));
+    command->add_option("-j,--workers", options.num_workers, "workers; default: one a GPU, or one a core")
+        ->check(CLI::Range(1, 1024));
+    if (name != "loss") {
+      command->add_option("--axis", options.axes, "width, depth, experts, active, granularity, shared; default: all")
+          ->delimiter(',');
+      command->add_option("--scales", options.scales, "powers of two along an axis")
+          ->delimiter(',')
+          ->capture_default_str();
+    }
+    if (name != "init") {
+      command->add_option("--steps", options.steps, name == "coord" ? "default: 10" : "default: 100")
+          ->check(CLI::Range(2, 100000));
+      command->add_option("--svg", options.svg, "also write the curves here");
+    }
+    if (name == "coord") command->add_flag("--all", options.all, "also rows that are only shown");
+    command->callback([&action, run] {
+      action = [run](const Arguments& a) {
+        Console console(a.console);
+        auto checked = a.check;
+        checked.format = a.output_format();
+        return run(checked, console);
+      };
+    });
+  };
+  add("coord", "coordinate check: sizes of activations and updates must not move with scale", check_coord);
+  add("init", "the size of each branch before the first update must not move with scale", check_init);
+  add("loss", "the first losses of the targets must follow the dense proxy's", check_loss);
+}
+
 void add_commands(CLI::App& app, Arguments& arguments, Action& action) {
   auto* plan = app.add_subcommand(
       "plan", "show the resolved study, its trials, cost and transfer factors; write nothing");
@@ -180,6 +226,8 @@ void add_commands(CLI::App& app, Arguments& arguments, Action& action) {
   report->callback([&] {
     action = [](const Arguments& a) { return make_report(choose_database(a.database), a.report, a.charts); };
   });
+
+  add_check(app, arguments, action);
 
   auto* data = app.add_subcommand("data", "corpora")->require_subcommand(1);
   auto* fetch = data->add_subcommand("fetch", "get a corpus into the cache and print its folder");

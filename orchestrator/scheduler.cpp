@@ -102,7 +102,37 @@ void Scheduler::write_log(Slot& slot, std::string_view text) {
 }
 
 awaitable<worker::WorkerMessage> Scheduler::ask(worker::OrchestratorMessage question) {
-  Slot& slot = slots_.front();
+  return ask(slots_.front(), std::move(question));
+}
+
+awaitable<void> Scheduler::ask_all(std::vector<worker::OrchestratorMessage> questions, Answered answered) {
+  Questions list{.all = std::move(questions), .next = 0, .answered = std::move(answered)};
+  num_serving_ = static_cast<int>(std::min(slots_.size(), list.all.size()));
+  all_served_.expires_at(asio::steady_timer::time_point::max());
+  for (int i = 0, n = num_serving_; i < n; ++i)
+    asio::co_spawn(context_, ask_in_turn(slots_[static_cast<std::size_t>(i)], list), asio::detached);
+  while (num_serving_ > 0) {
+    boost::system::error_code ignored;
+    co_await all_served_.async_wait(asio::redirect_error(use_awaitable, ignored));
+  }
+  if (error_) std::rethrow_exception(error_);
+}
+
+awaitable<void> Scheduler::ask_in_turn(Slot& slot, Questions& questions) {
+  try {
+    while (!error_ && questions.next < questions.all.size()) {
+      const std::size_t place = questions.next++;
+      worker::OrchestratorMessage question = std::move(questions.all[place]);
+      const auto answer = co_await ask(slot, std::move(question));
+      questions.answered(place, answer);
+    }
+  } catch (...) {
+    if (!error_) error_ = std::current_exception();
+  }
+  if (--num_serving_ == 0) all_served_.cancel();
+}
+
+awaitable<worker::WorkerMessage> Scheduler::ask(Slot& slot, worker::OrchestratorMessage question) {
   if (!slot.worker) co_await start_worker(slot);
   std::string problem = "closed the channel";
   try {

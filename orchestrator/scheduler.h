@@ -39,8 +39,13 @@ class Scheduler {
             SchedulerOptions options, SchedulerEvents events);
   ~Scheduler();
 
-  /// Asks a worker (the first slot's) an Inspect or a Measure. Throws ExitError with what it refuses.
+  /// Asks a worker (the first slot's) an Inspect, a Measure or a Probe. Throws ExitError with what it refuses.
   awaitable<worker::WorkerMessage> ask(worker::OrchestratorMessage question);
+
+  /// Asks all of these, as many at a time as there are slots; `answered` gets each question's place and answer
+  /// as it comes. Throws what ask() throws, when no question is under way any more.
+  using Answered = std::function<void(std::size_t, const worker::WorkerMessage&)>;
+  awaitable<void> ask_all(std::vector<worker::OrchestratorMessage> questions, Answered answered);
 
   /// Runs every waiting trial of `store` to an end; what `watch` finds censored on the way is stopped.
   /// `broken`: retry.stop_after trials failed in a row.
@@ -69,7 +74,14 @@ class Scheduler {
     std::string output;  // last lines printed while no trial ran
   };
 
+  struct Questions {
+    std::vector<worker::OrchestratorMessage> all;
+    std::size_t next = 0;
+    Answered answered;
+  };
   awaitable<void> start_worker(Slot& slot);
+  awaitable<worker::WorkerMessage> ask(Slot& slot, worker::OrchestratorMessage question);
+  awaitable<void> ask_in_turn(Slot& slot, Questions& questions);
   awaitable<void> serve(Slot& slot);
   awaitable<void> serve_and_note(Slot& slot);
   awaitable<void> train(Slot& slot, std::vector<db::WaitingTrial> batch);

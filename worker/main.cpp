@@ -35,6 +35,7 @@ constexpr const char* kUsage =
     "  tuneonce-worker [--device D]                      serve the orchestrator on descriptor 3\n"
     "  tuneonce-worker --trial FILE [--checkpoint FILE]  train one trial, print its events as JSON lines\n"
     "  tuneonce-worker --inspect FILE                    check data: {data, context, vocab, eval_tokens}\n"
+    "  tuneonce-worker --probe FILE                      watch a trial's first steps: {spec, steps, layers}\n"
     "  tuneonce-worker --version\n"
     "\n"
     "  --device D    cpu (default) or cuda:N\n"
@@ -47,6 +48,7 @@ struct Arguments {
   std::string device = "cpu";
   std::string trial;
   std::string inspect;
+  std::string probe;
   std::string checkpoint;
   double checkpoint_seconds = 30;
   bool version = false;
@@ -76,6 +78,8 @@ Arguments parse(const std::vector<std::string_view>& words) {
       arguments.trial = value();
     } else if (word == "--inspect") {
       arguments.inspect = value();
+    } else if (word == "--probe") {
+      arguments.probe = value();
     } else if (word == "--checkpoint") {
       arguments.checkpoint = value();
     } else if (word == "--checkpoint-seconds") {
@@ -132,6 +136,14 @@ int run_inspect(const std::string& file) {
   return kDone;
 }
 
+int run_probe(const std::string& file, const worker::Device& device) {
+  json request = read_json(file);
+  request["type"] = "probe";
+  const auto message = worker::decode_orchestrator_message(json::to_cbor(request));
+  print_line(to_json(worker::WorkerMessage(worker::probe(std::get<worker::Probe>(message), device))));
+  return kDone;
+}
+
 int run_protocol(const worker::Device& device) {
   std::signal(SIGINT, SIG_IGN);  // a Ctrl-C reaches the whole process group; the orchestrator decides
   std::signal(SIGPIPE, SIG_IGN);
@@ -164,13 +176,14 @@ int run(const std::vector<std::string_view>& words, pid_t parent) {
     return kDone;
   }
   if (!arguments.inspect.empty()) return run_inspect(arguments.inspect);
-  const bool by_hand = !arguments.trial.empty();
+  const bool by_hand = !arguments.trial.empty() || !arguments.probe.empty();
   if (!by_hand && !has_channel()) {
     throw worker::UserError("descriptor 3 is not a socket: `tuneonce run` starts this program; see --help");
   }
   if (!by_hand) die_with(parent);
   worker::use_one_thread();
   const worker::Device device = worker::open_device(arguments.device);
+  if (!arguments.probe.empty()) return run_probe(arguments.probe, device);
   return by_hand ? run_trial(arguments, device) : run_protocol(device);
 }
 

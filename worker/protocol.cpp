@@ -149,6 +149,12 @@ void fields(auto& a, Measured& x) {
   a("seconds_per_step", x.seconds_per_step);
   a("seconds_per_eval", x.seconds_per_eval);
 }
+void fields(auto& a, ProbedSeries& x) {
+  a("layer", x.layer);
+  a("quantity", x.quantity);
+  a("values", x.values);
+}
+void fields(auto& a, Probed& x) { a("series", x.series); }
 void fields(auto& a, Refused& x) {
   a("failure", x.failure);
   a("message", x.message);
@@ -213,12 +219,18 @@ void fields(auto& a, Measure& x) {
   a("spec", x.spec);
   a("steps", x.steps);
 }
+void fields(auto& a, Probe& x) {
+  a("spec", x.spec);
+  a("steps", x.steps);
+  a("layers", x.layers);
+}
 
 // --- the tag of every alternative of a variant ---
 
 constexpr const char* tag(const Hello*) { return "hello"; }
 constexpr const char* tag(const Inspected*) { return "inspected"; }
 constexpr const char* tag(const Measured*) { return "measured"; }
+constexpr const char* tag(const Probed*) { return "probed"; }
 constexpr const char* tag(const Refused*) { return "refused"; }
 constexpr const char* tag(const Started*) { return "started"; }
 constexpr const char* tag(const Progress*) { return "progress"; }
@@ -231,6 +243,7 @@ constexpr const char* tag(const Cancel*) { return "cancel"; }
 constexpr const char* tag(const Drain*) { return "drain"; }
 constexpr const char* tag(const Inspect*) { return "inspect"; }
 constexpr const char* tag(const Measure*) { return "measure"; }
+constexpr const char* tag(const Probe*) { return "probe"; }
 constexpr const char* tag(const sweeps::Finished*) { return "finished"; }
 constexpr const char* tag(const sweeps::Diverged*) { return "diverged"; }
 constexpr const char* tag(const sweeps::Failed*) { return "failed"; }
@@ -370,7 +383,10 @@ class Reader {
 
   template <class T>
   static void read(const json& from, const std::string& where, T& value) {
-    if constexpr (std::is_enum_v<T>) {
+    if constexpr (std::is_same_v<T, bool>) {
+      if (!from.is_boolean()) fail(where, "is not true or false");
+      value = from.template get<bool>();
+    } else if constexpr (std::is_enum_v<T>) {
       read_enum(from, where, value);
     } else if constexpr (std::is_integral_v<T>) {
       read_integer(from, where, value);

@@ -44,7 +44,17 @@ struct Measured {
   double seconds_per_step = 0;
   double seconds_per_eval = 0;
 };
-/// Inspect or Measure could not be answered; user_error means the user's input is wrong.
+/// One quantity of a Probed trial, one value a step.
+struct ProbedSeries {
+  std::string layer;     // "attention_qkv", "stream", ...; "loss" for the train loss
+  std::string quantity;  // models/recorder.h; "gradient": rms over the tensor group; "loss"
+  std::vector<double> values;
+};
+/// Answer to Probe. A trial that is not finite ends early: its series are shorter than `steps` + 1.
+struct Probed {
+  std::vector<ProbedSeries> series;
+};
+/// Inspect, Measure or Probe could not be answered; user_error means the user's input is wrong.
 struct Refused {
   sweeps::FailureClass failure = sweeps::FailureClass::user_error;
   std::string message;
@@ -91,7 +101,8 @@ struct Ended {
   sweeps::Outcome outcome;
 };
 using WorkerMessage =
-    std::variant<Hello, Inspected, Measured, Refused, Started, Progress, Curve, Checkpointed, Branch, Ended>;
+    std::variant<Hello, Inspected, Measured, Probed, Refused, Started, Progress, Curve, Checkpointed, Branch,
+                 Ended>;
 
 // --- from the orchestrator ---
 
@@ -123,7 +134,15 @@ struct Measure {
   sweeps::TrialSpec spec;
   int steps = 3;
 };
-using OrchestratorMessage = std::variant<Assign, Cancel, Drain, Inspect, Measure>;
+/// Trains `steps` steps and says what it saw before the first and after each: the train loss and, with
+/// `layers`, the size of activations, updates and gradients. Those are looked at on the batch that is trained
+/// on, which then is the same in every step; without `layers` the data is that of the trial.
+struct Probe {
+  sweeps::TrialSpec spec;
+  std::int64_t steps = 10;
+  bool layers = true;
+};
+using OrchestratorMessage = std::variant<Assign, Cancel, Drain, Inspect, Measure, Probe>;
 
 /// A frame or message that does not follow the protocol.
 struct ProtocolError : std::runtime_error {

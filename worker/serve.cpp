@@ -63,6 +63,9 @@ class Session {
   void carry_out(const Measure& request) {
     answer([&] { return measure(request.spec, request.steps, device_); });
   }
+  void carry_out(const Probe& request) {
+    answer([&] { return probe(request, device_); });
+  }
   void carry_out(const Cancel&) {}  // taken before
   void carry_out(const Drain&) {}
 

@@ -14,6 +14,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include "models/model.h"
+#include "models/recorder.h"
 #include "worker/checkpoint.h"
 #include "worker/data.h"
 #include "worker/feed.h"
@@ -214,8 +215,8 @@ class Stack {
     }
   }
 
-  /// One update of every active slot.
-  void train_step() {
+  /// One update of every active slot. Returns the losses before it, [K] float64 on the CPU.
+  at::Tensor train_step() {
     const std::vector<bool>& active = reporter_.active();
     std::vector<double> schedule(static_cast<std::size_t>(num_slots_), 0.0);
     for (std::int64_t k = 0; k < num_slots_; ++k) {
@@ -223,14 +224,17 @@ class Stack {
       Slot& own = slot(k);
       if (own.branch() && !own.trunk) own.trunk = copy_of(k, *model_, optimizer_);
       schedule[static_cast<std::size_t>(k)] = own.schedule();
-      feed_->load(k, own.spec().seed, own.data_step());
+      feed_->load(k, own.spec().seed, one_batch_ ? 0 : own.data_step());
     }
     const at::Tensor losses_K = model_->loss(feed_->training_batch(device_.device));
     losses_K.sum().backward();  // the sum of means: slots do not share a gradient
+    if (one_batch_) note_gradients();
     const at::Tensor norms_K = optimizer_.step(losses_K.detach(), schedule, active);
     optimizer_.clear_gradients();
-    record(losses_K.detach().to(at::kCPU, at::kDouble), norms_K.to(at::kCPU));
+    at::Tensor losses_on_host_K = losses_K.detach().to(at::kCPU, at::kDouble);
+    record(losses_on_host_K, norms_K.to(at::kCPU));
     model_->update_balance(active);
+    return losses_on_host_K;
   }
 
   /// Held-out loss of the trials for which it is due. False when a request came in between: nothing is kept.
@@ -253,6 +257,16 @@ class Stack {
     }
     return true;
   }
+
+  /// From here on every update is made from the sequences of step 0, under the eyes of the recorder, so that
+  /// what is learnt is seen where it was learnt. REQUIRES: one slot.
+  void train_on_one_batch(models::Recorder& recorder) {
+    one_batch_ = true;
+    model_->record_to(&recorder);
+  }
+
+  /// The rms gradient of each tensor group in the last update; only after train_on_one_batch().
+  const std::map<std::string, double>& gradients() const { return gradients_; }
 
   /// Seconds of a whole evaluation, from one chunk.
   double time_evaluation() {
@@ -299,6 +313,17 @@ class Stack {
   at::Tensor eval_chunk(std::int64_t start, std::int64_t rows) {
     const at::NoGradGuard no_grad;
     return model_->loss(feed_->holdout_batch(start, rows, device_.device)).to(at::kCPU, at::kDouble);
+  }
+
+  void note_gradients() {
+    std::map<std::string, int> counts;
+    gradients_.clear();
+    for (const auto& [parameter, value] : model_->parameters()) {
+      const std::string group(models::name(parameter.group));
+      gradients_[group] += value.grad().square().mean().item<double>();
+      ++counts[group];
+    }
+    for (auto& [group, value] : gradients_) value = std::sqrt(value / counts[group]);
   }
 
   void record(const at::Tensor& losses_K, const at::Tensor& norms_K) {
@@ -420,6 +445,8 @@ class Stack {
   std::unique_ptr<Feed> feed_;
   std::unique_ptr<models::Model> model_;
   AdamW optimizer_;
+  bool one_batch_ = false;
+  std::map<std::string, double> gradients_;
   double last_report_ = now();
 };
 
@@ -449,6 +476,27 @@ Measured measure(const sweeps::TrialSpec& spec, int steps, const Device& device)
   for (int i = 0; i < steps; ++i) stack.train_step();
   return {.seconds_per_step = (now() - begin) / std::max(1, steps),
           .seconds_per_eval = stack.time_evaluation()};
+}
+
+Probed probe(const Probe& request, const Device& device) {
+  const Emit nobody = [](const WorkerMessage&) {};
+  Assignment assignment;
+  assignment.spec = request.spec;
+  Reporter reporter({assignment}, nobody);
+  Stack stack(reporter, device);
+  models::Recorder recorder;
+  std::map<models::Recorder::Key, std::vector<double>> series;
+  if (request.layers) stack.train_on_one_batch(recorder);
+  for (std::int64_t step = 0; step <= request.steps; ++step) {
+    const double loss = stack.train_step().item<double>();
+    if (!std::isfinite(loss)) break;
+    series[{"loss", "loss"}].push_back(loss);
+    for (const auto& [key, value] : recorder.end_pass()) series[key].push_back(value);
+    for (const auto& [group, value] : stack.gradients()) series[{group, "gradient"}].push_back(value);
+  }
+  Probed probed;
+  for (auto& [key, values] : series) probed.series.push_back({key.first, key.second, std::move(values)});
+  return probed;
 }
 
 Inspected inspect(const Inspect& request) {

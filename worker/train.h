@@ -45,6 +45,10 @@ void train_stack(const std::vector<Assignment>& assignments, const Device& devic
 /// Times steps and a whole evaluation of one trial. Throws what train_stack would report; see failure_of.
 Measured measure(const sweeps::TrialSpec& spec, int steps, const Device& device);
 
+/// Trains a trial for a few steps and tells what it saw. The watching changes no bit of the training.
+/// Throws what train_stack would report.
+Probed probe(const Probe& request, const Device& device);
+
 /// The data checked and described. Throws UserError.
 Inspected inspect(const Inspect& request);
 

@@ -12,6 +12,7 @@
 //   bad_data=1       refuses the data
 //   lag=LR           trials below this LR learn late: 0.6 nats behind at half of the run, nothing at its end
 //   wait_ms=N        such a trial waits at half of the run until it is spoken to, at most so long
+//   grows=EXPONENT  a probed model's head updates grow by this power of its width
 //   shift=OCTAVES    the targets' optimum lies this far from the proxy's in LR
 #include <sys/file.h>
 #include <unistd.h>
@@ -134,6 +135,20 @@ Curve held_out(const Assignment& a, double loss, std::int64_t first, std::int64_
   return curve;
 }
 
+/// Sizes that move with nothing.
+Probed probe(const Probe& request) {
+  const auto width = static_cast<double>(request.spec.run.shape.width) /
+                     static_cast<double>(request.spec.proxy.shape.width);
+  const auto steps = static_cast<std::size_t>(request.steps);
+  Probed probed;
+  probed.series.push_back({"loss", "loss", std::vector<double>(steps + 1, 3.0)});
+  if (!request.layers) return probed;
+  for (const char* layer : {"attention", "ffn", "stream"})
+    probed.series.push_back({layer, "activation", std::vector<double>(steps + 1, 0.5)});
+  probed.series.push_back({"head", "effective", std::vector<double>(steps, std::pow(width, number("grows")))});
+  return probed;
+}
+
 /// Steps done, as the checkpoint file says.
 std::int64_t resumed_step(const Assignment& a) {
   std::ifstream file(a.checkpoint);
@@ -219,6 +234,7 @@ int main() {
         say(Inspected{"fake-fingerprint", 1'000'000, 20'000, "analytic surface"});
     }
     if (std::holds_alternative<Measure>(*message)) say(Measured{0.001, 0.002});
+    if (const auto* request = std::get_if<Probe>(&*message)) say(probe(*request));
     if (const auto* assign = std::get_if<Assign>(&*message))
       for (const auto& assignment : assign->trials)
         if (!train(assignment)) return 0;

@@ -143,6 +143,14 @@ TEST_CASE("worker messages survive a frame", "[worker][protocol]") {
   CHECK(inspected.holdout_tokens == 6);
   CHECK(inspected.description == "text");
 
+  const auto probed = through(Probed{{{"head", "effective", {0.1, kNan, 1.0 / 3.0}}, {"loss", "loss", {}}}});
+  REQUIRE(probed.series.size() == 2);
+  CHECK(probed.series[0].layer == "head");
+  CHECK(probed.series[0].quantity == "effective");
+  CHECK(std::isnan(probed.series[0].values.at(1)));
+  CHECK(probed.series[0].values.at(2) == 1.0 / 3.0);
+  CHECK(probed.series[1].values.empty());
+
   const auto measured = through(Measured{0.5, 1.25});
   CHECK(measured.seconds_per_step == 0.5);
   CHECK(measured.seconds_per_eval == 1.25);
@@ -213,6 +221,11 @@ TEST_CASE("orchestrator messages survive a frame", "[worker][protocol]") {
   CHECK(inspect.context == 128);
   CHECK(inspect.vocab == 256);
   CHECK(inspect.eval_tokens == 4096);
+  const auto probe = through(Probe{unusual_spec(), 7, false});
+  CHECK(probe.spec == unusual_spec());
+  CHECK(probe.steps == 7);
+  CHECK_FALSE(probe.layers);
+
   const auto measure = through(Measure{unusual_spec(), 5});
   CHECK(measure.spec == unusual_spec());
   CHECK(measure.steps == 5);
