@@ -14,13 +14,16 @@ double middle(const sweeps::Range& range) {
 NominalPlan nominal_plan(const sweeps::Study& study) {
   NominalPlan plan;
   plan.optimum = study.base;
-  plan.optimum.lr = middle(study.space.lr);
-  plan.optimum.wd = middle(study.space.wd);
+  const bool adaptive = study.search.method == sweeps::SearchMethod::adaptive;
+  plan.optimum.lr = adaptive ? study.search.start.first : middle(study.space.lr);
+  plan.optimum.wd = adaptive ? study.search.start.second : middle(study.space.wd);
   if (!study.space.init_std.empty())
     plan.optimum.init_std = study.space.init_std[study.space.init_std.size() / 2];
   if (auto scan = sweeps::plan_scan(study); !scan.empty())
     plan.parts.push_back({"init std scan", std::move(scan)});
   plan.parts.push_back({"proxy sweep", sweeps::plan_sweep(study, plan.optimum.init_std)});
+  if (auto trials = sweeps::plan_confirmation(study, plan.optimum); !trials.empty())
+    plan.parts.push_back({"confirmation", std::move(trials)});
   for (const auto& target : study.targets) {
     plan.targets.push_back(sweeps::transfer(target.name, target.run, study.proxy, plan.optimum, target.rule));
     plan.parts.push_back({"target " + target.name, sweeps::plan_target(study, target, plan.optimum)});

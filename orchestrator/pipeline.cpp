@@ -290,7 +290,13 @@ void print_plan(const sweeps::Study& study, const NominalPlan& plan, const std::
       break;
     }
   }
-  fmt::print("trials (more where an optimum lies on an edge)\n{}", format_table(table, Format::table));
+  const auto& search = study.search;
+  fmt::print("trials ({})\n{}",
+             search.method == sweeps::SearchMethod::adaptive
+                 ? fmt::format("the sweep goes on until its stop rule holds, at most to {} points",
+                               search.max_trials)
+                 : std::string("more where an optimum lies on an edge"),
+             format_table(table, Format::table));
   fmt::print("all: {:.3g} FLOPs", total_flops(plan));
   if (!times.empty())
     fmt::print(", about {} on {} worker{}", duration_text(seconds / num_workers), num_workers,

@@ -57,6 +57,13 @@ std::string fit_text(const sweeps::Study& study, const sweeps::Analysis& analysi
   result +=
       fmt::format("\n  init std         {:.4g}{}", analysis.init_std,
                   analysis.scan.empty() ? "" : fmt::format(", the best of {} scanned", analysis.scan.size()));
+  if (!analysis.search_end.empty()) result += fmt::format("\n  search           {}", analysis.search_end);
+  if (const auto check = sweeps::confirmation(study, analysis))
+    result += fmt::format(
+        "\n  confirmation     {:.4f} mean of {} fresh seeds at the optimum, {:+.4f} from the fit: {}",
+        check->mean, check->num_trials, check->difference,
+        check->agrees() ? fmt::format("agrees (noise {:.4f})", check->bound)
+                        : fmt::format("more than noise ({:.4f})", check->bound));
   if (const auto horizons = sweeps::describe_horizons(analysis); !horizons.empty()) result += "\n" + horizons;
   return result;
 }

@@ -7,6 +7,9 @@
 #include <stdexcept>
 
 #include <fmt/format.h>
+#include <boost/math/distributions/students_t.hpp>
+
+#include "sweeps/adaptive.h"
 
 namespace sweeps {
 namespace {
@@ -205,6 +208,7 @@ class Analyst {
   FitOptions sweep_options(const std::vector<TrialResult>& trials) const;
   void fit_sweep();
   void fit_horizons();
+  std::vector<NewPoint> more_points(int round);
   double transferred_log2_wd(const Optimum& fit) const;
   Hyperparameters optimum(const Optimum& fit) const;
   TargetAnalysis target(const TargetSpec& spec);
@@ -261,6 +265,22 @@ void Analyst::censor(std::vector<TrialResult>& sweep) {
   }
 }
 
+/// What the sweep should try after `round` earlier additions.
+std::vector<NewPoint> Analyst::more_points(int round) {
+  const auto points = fit_points(out_.sweep);
+  if (study_.search.method == SearchMethod::adaptive) {
+    AdaptiveOptions options = adaptive_options(study_);
+    options.tolerance = tolerance(loss_scale(out_.sweep));
+    const auto step = adaptive_step(points, *out_.fit, options);
+    out_.search_end = step.reason;
+    out_.search_settled = step.settled;
+    return step.next;
+  }
+  const auto* fit = std::get_if<Optimum>(&*out_.fit);
+  if (!fit || round == study_.search.extensions) return {};
+  return extension_points(*fit, points);
+}
+
 bool Analyst::sweep() {
   append_new(out_.sweep, ledger_.look_up(plan_sweep(study_, out_.init_std)));
   for (int round = 0;; ++round) {
@@ -268,9 +288,7 @@ bool Analyst::sweep() {
     censor(out_.sweep);
     if (!all_ended(out_.sweep)) return false;
     fit_sweep();
-    const auto* fit = std::get_if<Optimum>(&*out_.fit);
-    if (!fit || round == study_.search.extensions) break;
-    const auto points = to_log_points(extension_points(*fit, fit_points(out_.sweep)));
+    const auto points = to_log_points(more_points(round));
     if (!append_new(out_.sweep, ledger_.look_up(plan_extension(study_, out_.init_std, points)))) break;
   }
   if (const auto* few = std::get_if<TooFewTrials>(&*out_.fit)) give_up("proxy: " + few->message);
@@ -360,6 +378,7 @@ Hyperparameters Analyst::optimum(const Optimum& fit) const {
 }
 
 bool Analyst::targets() {
+  out_.confirmation = ledger_.look_up(plan_confirmation(study_, *out_.optimum));
   for (const auto& spec : study_.targets) out_.targets.push_back(target(spec));
   return ledger_.missing().empty();
 }
@@ -423,11 +442,20 @@ void Analyst::conclude() {
   note_scan_edge();
   const auto* fit = out_.fit ? std::get_if<Optimum>(&*out_.fit) : nullptr;
   const bool bracketed = fit && fit->bracketed();
-  if (fit && !bracketed)
+  const bool adaptive = study_.search.method == SearchMethod::adaptive;
+  if (fit && adaptive && !out_.search_settled)
+    undecided(fmt::format("proxy: the search stopped before its rule held: {}{}", out_.search_end,
+                          bracketed ? "; raise [search] max_trials or replicates, or ask for less"
+                                    : "; widen [space.lr] or raise [search] max_trials"));
+  else if (fit && !bracketed)
     undecided(
         fmt::format("proxy: the best LR lies on the edge of what was tried ({} trials); widen [space.lr] or "
                     "raise [search] extensions",
                     out_.sweep.size()));
+  if (const auto check = confirmation(study_, out_); check && !check->agrees())
+    note(fmt::format(
+        "proxy: {} trials at the optimum came to {:.4f}, {:+.4f} from the fit: more than its noise",
+        check->num_trials, check->mean, check->difference));
   for (const auto& target : out_.targets) conclude_target(target);
   if (!out_.censored.empty())
     note(
@@ -535,6 +563,23 @@ std::vector<FitPoint> fit_points(const std::vector<TrialResult>& trials) {
 
 std::vector<FitPoint> fit_points(const std::vector<TrialResult>& trials, double fraction) {
   return fit_points(at_horizon(trials, fraction));
+}
+
+std::optional<Confirmation> confirmation(const Study& study, const Analysis& analysis) {
+  const auto* fit = analysis.fit ? std::get_if<Optimum>(&*analysis.fit) : nullptr;
+  if (!fit || !analysis.optimum) return std::nullopt;
+  Confirmation result;
+  for (const auto& trial : analysis.confirmation)
+    if (is_complete(trial)) ++result.num_trials, result.mean += *trial.loss;
+  if (result.num_trials == 0) return std::nullopt;
+  result.mean /= result.num_trials;
+  const double expected =
+      evaluate(*fit, fit->mean, std::log2(analysis.optimum->lr), std::log2(analysis.optimum->wd));
+  result.difference = result.mean - expected;
+  // The seeds of the sweep have a common part that no residual of the fit shows: one more draw of it.
+  const double share = 1.0 / result.num_trials + 1.0 / study.search.replicates;
+  result.bound = quantile(boost::math::students_t(fit->df), 0.975) * fit->sigma * std::sqrt(share);
+  return result;
 }
 
 Analysis analyse(const Study& study, const std::vector<TrialResult>& results) {

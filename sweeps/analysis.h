@@ -62,6 +62,9 @@ struct Analysis {
   std::optional<Hyperparameters> optimum;  // rule coordinates
   std::vector<Horizon> horizons;           // of [train] branches, the shortest first, the whole run last
   std::optional<HorizonTrend> trend;       // once two horizons have a bracketed optimum
+  std::string search_end;                  // adaptive: why the search stopped, once it has
+  bool search_settled = false;             // because its stop rule held
+  std::vector<TrialResult> confirmation;   // trials at the optimum in fresh seeds
   std::vector<TargetAnalysis> targets;     // once there is an optimum
   /// What the rules of early stopping keep out of the fits; such a trial is shown as pruned, whether it was
   /// stopped in time or trained to its end.
@@ -89,6 +92,15 @@ Analysis analyse(const Study& study, const std::vector<TrialResult>& results);
 /// The sweeps of the stage that lacks trials and that early stopping is for, for a SweepWatch: the proxy's. A drift
 /// design has no point to spare, its verdict needs them all.
 std::vector<std::vector<TrialResult>> sweeps_under_way(const Study& study, const Analysis& analysis);
+
+/// The trials at the optimum against the fitted loss there. Their mean may differ by the noise of its seeds
+/// and of the sweep's own: within `bound` (95 %) it agrees. Empty until one has finished.
+struct Confirmation {
+  int num_trials = 0;
+  double mean = 0, difference = 0, bound = 0;  // nats
+  bool agrees() const { return difference <= bound && difference >= -bound; }
+};
+std::optional<Confirmation> confirmation(const Study& study, const Analysis& analysis);
 
 /// Results as the fit sees them: rule coordinates, diverged kept as barriers, pruned and failed left out.
 std::vector<FitPoint> fit_points(const std::vector<TrialResult>& trials);

@@ -148,25 +148,6 @@ std::vector<NewPoint> what_next(const Optimum& fit, const std::vector<FitPoint>&
                      {.kappa = options.fit.kappa, .prior = options.fit.prior, .anchor_x = x, .anchor_y = y});
 }
 
-/// Runs that diverged leave the design too small: each is asked for again at its mirror image on the side of
-/// small learning rates, an octave further down where that is taken.
-std::vector<NewPoint> mirrored(const std::vector<FitPoint>& points, double x) {
-  std::vector<NewPoint> taken, added;
-  for (const FitPoint& point : points) taken.push_back({point.x, point.y});
-  const double lowest = lowest_loss(points);
-  for (const FitPoint& point : points) {
-    if (!has_diverged(point, lowest)) continue;
-    NewPoint mirror{x - std::abs(point.x - x), point.y};
-    const auto near_mirror = [&](const NewPoint& other) {
-      return std::hypot(other.x - mirror.x, other.y - mirror.y) < 0.1;
-    };
-    while (std::ranges::any_of(taken, near_mirror)) mirror.x -= 1;
-    taken.push_back(mirror);
-    added.push_back(mirror);
-  }
-  return added;
-}
-
 void decide(DriftReport& report, const Optimum& fit, const std::vector<FitPoint>& points, double x, double y,
             const DriftOptions& options) {
   const double f = gradient_f(gradient_at(fit, x, y));
@@ -251,7 +232,7 @@ DriftReport judge_drift(const std::vector<FitPoint>& points, double x, double y,
     report.reason = *why;
     if (asks_for_mirrors(report, static_cast<int>(points.size()), options)) {
       report.verdict = Verdict::inconclusive;
-      report.next = mirrored(points, x);
+      report.next = mirrored_points(points, x);
       report.more_runs = static_cast<int>(report.next.size());
     }
     return report;

@@ -93,23 +93,12 @@ void guard(Optimum& optimum) {
   optimum.log2_tau.estimate = -(optimum.lr.estimate + optimum.wd.estimate);
 }
 
-/// 95 % quantile over every third draw (a thousand are enough for it) of what the point (x, y) costs.
-double regret_bound(const Optimum& fit, double x, double y, std::vector<double>& buffer) {
-  buffer.clear();
-  for (std::size_t i = 0; i < fit.draws.size(); i += 3)
-    buffer.push_back(evaluate(fit, fit.draws[i], x, y) - fit.draws[i].loss);
-  const auto at = buffer.begin() + static_cast<std::ptrdiff_t>(0.95 * static_cast<double>(buffer.size() - 1));
-  std::nth_element(buffer.begin(), at, buffer.end());
-  return *at;
-}
-
 /// The largest box, in the proportions of the two axes' own tolerances, whose four corners are all within
 /// the tolerance: a surface that bends upwards is worst at a corner.
 void add_near_optimal_box(Optimum& fit, double tolerance) {
-  std::vector<double> buffer;
   const double x = fit.lr.estimate, y = fit.wd.estimate;
   fit.near_lr = {x, x}, fit.near_wd = {y, y};
-  if (regret_bound(fit, x, y, buffer) > tolerance) {
+  if (regret_bound(fit, x, y) > tolerance) {
     fit.notes.push_back("no point is within the tolerance with 95 % confidence yet");
     return;
   }
@@ -117,7 +106,7 @@ void add_near_optimal_box(Optimum& fit, double tolerance) {
     double inside = 0, outside = 8;
     for (int step = 0; step < 12; ++step) {
       const double middle = (inside + outside) / 2;
-      (regret_bound(fit, x + middle * dx, y + middle * dy, buffer) <= tolerance ? inside : outside) = middle;
+      (regret_bound(fit, x + middle * dx, y + middle * dy) <= tolerance ? inside : outside) = middle;
     }
     return inside;
   };
@@ -251,6 +240,17 @@ Interval draws_interval(double estimate, std::vector<double> draws, double cover
 
 double evaluate(const Optimum& fit, const Optimum::Draw& draw, double x, double y) {
   return value(draw, x - fit.centre_x, fit.wd_fitted ? y - fit.centre_y : 0);
+}
+
+double regret_bound(const Optimum& fit, double x, double y) {
+  std::vector<double> regrets;
+  regrets.reserve(fit.draws.size() / 3 + 1);
+  for (std::size_t i = 0; i < fit.draws.size(); i += 3)
+    regrets.push_back(evaluate(fit, fit.draws[i], x, y) - fit.draws[i].loss);
+  const auto at =
+      regrets.begin() + static_cast<std::ptrdiff_t>(0.95 * static_cast<double>(regrets.size() - 1));
+  std::nth_element(regrets.begin(), at, regrets.end());
+  return *at;
 }
 
 FitResult fit_optimum(const std::vector<FitPoint>& points, const FitOptions& options) {

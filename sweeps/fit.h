@@ -127,6 +127,10 @@ struct Optimum {
 };
 double evaluate(const Optimum& fit, const Optimum::Draw& draw, double x, double y);
 
+/// What the point (x, y) costs against the optimum, in nats: the 95 % quantile over every third draw (a
+/// thousand are enough for it).
+double regret_bound(const Optimum& fit, double x, double y);
+
 /// Central interval of draws around `estimate`, each side widened in quadrature by the shape floor (a
 /// standard error): an optimum is never known better than the shape of its surface.
 Interval draws_interval(double estimate, std::vector<double> draws, double coverage, double floor);

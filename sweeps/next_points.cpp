@@ -115,6 +115,8 @@ std::vector<NewPoint> candidates(const Optimum& fit, const std::vector<FitPoint>
        std::min(x.hi + kOutside, fit.lr.estimate + kReach)};
   y = {std::max(y.lo - kOutside, fit.wd.estimate - kReach),
        std::min(y.hi + kOutside, fit.wd.estimate + kReach)};
+  x = {std::max(x.lo, options.x.lo), std::min(x.hi, options.x.hi)};
+  y = {std::max(y.lo, options.y.lo), std::min(y.hi, options.y.hi)};
   if (fit.diverged_at) x.hi = std::min(x.hi, *fit.diverged_at - kBarrier);
   const auto first = [](double lo, double anchor, double step) { return std::ceil((lo - anchor) / step); };
   std::vector<NewPoint> lattice;
@@ -146,6 +148,26 @@ std::vector<NewPoint> next_points(const Optimum& fit, const std::vector<FitPoint
     lattice.erase(best);
   }
   return chosen;
+}
+
+std::vector<NewPoint> mirrored_points(const std::vector<FitPoint>& points, double x) {
+  std::vector<NewPoint> taken, added;
+  for (const FitPoint& point : points) taken.push_back({point.x, point.y});
+  const double lowest = lowest_loss(points);
+  double best = -INFINITY;
+  for (const FitPoint& point : points)
+    if (!has_diverged(point, lowest) && point.loss == lowest) best = point.x;
+  for (const FitPoint& point : points) {
+    if (!has_diverged(point, lowest) || point.x <= best) continue;
+    NewPoint mirror{x - std::abs(point.x - x), point.y};
+    const auto near_mirror = [&](const NewPoint& other) {
+      return std::hypot(other.x - mirror.x, other.y - mirror.y) < 0.1;
+    };
+    while (std::ranges::any_of(taken, near_mirror)) mirror.x -= 1;
+    taken.push_back(mirror);
+    added.push_back(mirror);
+  }
+  return added;
 }
 
 }  // namespace sweeps

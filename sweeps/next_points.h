@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cmath>
 #include <optional>
 #include <vector>
 
@@ -15,6 +16,7 @@ struct NextPointsOptions {
   double kappa = 0.10;                   // as in the fit
   std::optional<ShapePrior> prior = {};  // as in the fit
   double anchor_x = 0, anchor_y = 0;     // candidates lie on a lattice of 0.25 x 0.5 octaves about this point
+  Interval x = {-INFINITY, INFINITY}, y = {-INFINITY, INFINITY};  // and in here
 };
 
 /// At most one octave outside what has finished, never above diverged_at - 0.5. Does not depend on outcomes
@@ -22,5 +24,9 @@ struct NextPointsOptions {
 /// extension_points.
 std::vector<NewPoint> next_points(const Optimum& fit, const std::vector<FitPoint>& points,
                                   const NextPointsOptions& options);
+
+/// Each run that diverged once more, at its mirror image about the LR x on the side of small ones, an octave
+/// further down where that is taken. With nothing finished every run counts; otherwise those above the best.
+std::vector<NewPoint> mirrored_points(const std::vector<FitPoint>& points, double x);
 
 }  // namespace sweeps

@@ -8,6 +8,8 @@
 
 #include <fmt/format.h>
 
+#include "sweeps/adaptive.h"
+
 namespace sweeps {
 namespace {
 
@@ -43,6 +45,13 @@ std::vector<std::pair<double, double>> random_points(const Study& study) {
     x = std::fmod(x + 1 / kPlastic, 1.0);
     y = std::fmod(y + 1 / (kPlastic * kPlastic), 1.0);
   }
+  return points;
+}
+
+std::vector<std::pair<double, double>> start_points(const Study& study) {
+  std::vector<std::pair<double, double>> points;
+  for (const auto& at : adaptive_start(adaptive_options(study)))
+    points.emplace_back(rounded(std::exp2(at.x)), rounded(std::exp2(at.y)));
   return points;
 }
 
@@ -129,6 +138,7 @@ std::vector<std::pair<double, double>> sweep_points(const Study& study) {
     case SearchMethod::grid: return grid_points(study.space);
     case SearchMethod::random: return random_points(study);
     case SearchMethod::list: return study.search.points;
+    case SearchMethod::adaptive: return start_points(study);
   }
   throw std::logic_error("sweep_points: unknown SearchMethod");
 }
@@ -160,6 +170,35 @@ std::vector<TrialSpec> plan_extension(const Study& study, double init_std,
   for (const auto& point : points)
     values.emplace_back(rounded(std::exp2(point.log2_lr)), rounded(std::exp2(point.log2_wd)));
   return proxy_trials(study, init_std, values);
+}
+
+std::vector<TrialSpec> plan_confirmation(const Study& study, const Hyperparameters& optimum) {
+  std::vector<TrialSpec> trials;
+  for (int i = 0; i < study.search.confirm; ++i) {
+    TrialSpec spec = common(study);
+    spec.role = TrialRole::proxy;
+    spec.base = optimum;
+    spec.seed = derived_seed(study.seed, fmt::format("confirm/{}", i));
+    spec.name = fmt::format("proxy confirm {} {}", i + 1, at(optimum.lr, optimum.wd));
+    trials.push_back(spec);
+  }
+  return trials;
+}
+
+AdaptiveOptions adaptive_options(const Study& study) {
+  const auto& search = study.search;
+  const auto octaves = [](const Range& range) -> Interval {
+    return {std::log2(range.min), std::log2(range.max)};
+  };
+  return {.start_x = std::log2(search.start.first),
+          .start_y = std::log2(search.start.second),
+          .x = octaves(study.space.lr),
+          .y = octaves(study.space.wd),
+          .batch = search.batch,
+          .stop = search.stop,
+          .lr_half_width = search.lr_half_width,
+          .tolerance = study.drift.tolerance_nats,
+          .max_points = search.max_trials};
 }
 
 TrialSpec plan_transferred(const Study& study, const TargetSpec& target, const Hyperparameters& base) {

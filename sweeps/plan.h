@@ -37,6 +37,13 @@ struct LogPoint {
 std::vector<TrialSpec> plan_extension(const Study& study, double init_std,
                                       const std::vector<LogPoint>& points);
 
+/// Trials at the proxy's fitted optimum in fresh seeds: is its loss what the fit says?
+std::vector<TrialSpec> plan_confirmation(const Study& study, const Hyperparameters& optimum);
+
+/// The adaptive search as the study asks for it; `tolerance` only where the study names one in nats.
+struct AdaptiveOptions;
+AdaptiveOptions adaptive_options(const Study& study);
+
 /// The one trial of a target at the transferred point `base` (rule coordinates), and its SP baseline: the
 /// same shape, seed and values, with every factor of the rule left out.
 TrialSpec plan_transferred(const Study& study, const TargetSpec& target, const Hyperparameters& base);

@@ -16,15 +16,24 @@ struct Range {
   int count = 0;                    // grid points of a range, end points included
 };
 
-enum class SearchMethod { grid, random, list };
+enum class SearchMethod { grid, random, list, adaptive };
+enum class StopRule {  // of the adaptive search
+  measure,             // the 95 % half width of LR* is at most lr_half_width
+  tune,                // the fitted optimum costs at most a third of [drift] tolerance, with 95 % confidence
+};
 
 struct SearchSpec {
   SearchMethod method = SearchMethod::grid;
-  int max_trials = 36;  // random: this many points; grid, list: an upper limit that is an error to exceed
-  int replicates = 1;   // seeds per point
-  int extensions = 4;   // times the sweep may grow where the optimum lies on an edge
-  bool early_stopping = true;                     // of runs that the fit would give no weight: censoring.h
+  int max_trials = 36;         // random: this many points; adaptive: at most; grid, list: an error to exceed
+  int replicates = 1;          // seeds per point
+  int extensions = 4;          // times a sweep other than adaptive may grow where the optimum lies on an edge
+  bool early_stopping = true;  // of runs that the fit would give no weight: censoring.h
   std::vector<std::pair<double, double>> points;  // list: (lr, wd)
+  std::pair<double, double> start;                // adaptive: the guess (lr, wd)
+  int batch = 2;                                  // adaptive: points at a time after the start
+  StopRule stop = StopRule::measure;
+  double lr_half_width = 0.25;  // octaves
+  int confirm = 0;              // trials at the fitted optimum, each in a fresh seed
 };
 
 struct SpaceSpec {

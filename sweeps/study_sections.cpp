@@ -339,7 +339,7 @@ Study read_sections(const Setting& root, const std::string& file, const fs::path
   read_data(sections, folder, study);
   read_model(sections, study);
   read_train(sections, study);
-  read_search(sections, study.search);
+  read_search(sections, study);
   read_space(sections, study);
   check_sweep_size(sections, study);
   read_transfer(sections, study);

@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "sweeps/adaptive.h"
 #include "sweeps/plan.h"
 
 namespace sweeps {
@@ -42,6 +43,9 @@ Range range_table(const Section& section, const std::string& key, SearchMethod m
     for (const auto other : {"min", "max", "scale", "count"})
       section.refuse(other, fmt::format("{} has explicit values", key));
     result.values = section.numbers("values", kPositive);
+    if (method == SearchMethod::adaptive)
+      section.fail("values",
+                   "method \"adaptive\" finds its own points between min and max; take method \"grid\"");
     if (!grid && result.values.size() > 1)
       section.fail("values", "method \"random\" draws from a range; give min and max, or one value");
     std::sort(result.values.begin(), result.values.end());
@@ -50,6 +54,7 @@ Range range_table(const Section& section, const std::string& key, SearchMethod m
     return result;
   }
   for (const auto end : {"min", "max"}) section.require(end, "give both min and max, or values = [...]");
+  if (method == SearchMethod::adaptive) section.refuse("scale", "the adaptive search works in octaves");
   result.log_scale = section.choice("scale", "log", {"log", "linear"}) == "log";
   for (const auto end : {"min", "max"})
     if (section.number(end, 0, {}) <= 0)
@@ -61,7 +66,9 @@ Range range_table(const Section& section, const std::string& key, SearchMethod m
     section.fail("min", fmt::format("{} is not below max, {}; swap them, or write {} = {} for one value",
                                     result.min, result.max, key, result.min));
   if (!grid) {
-    section.refuse("count", "method \"random\" takes [search] max_trials points");
+    section.refuse("count", method == SearchMethod::random
+                                ? "method \"random\" takes [search] max_trials points"
+                                : "method \"adaptive\" finds its own points; min and max bound them");
     return result;
   }
   result.count = static_cast<int>(section.whole("count", default_count, {.low = 2, .high = 1000}));
@@ -80,6 +87,10 @@ Range range(const Section& space, std::string_view key, SearchMethod method, int
   const Setting& setting = *space.find(key);
   if (!std::holds_alternative<SettingTable>(setting.value)) {
     const double value = space.number(key, 0, kPositive);
+    if (method == SearchMethod::adaptive)
+      space.fail(
+          key,
+          "method \"adaptive\" needs a range: { min = ..., max = ... }; for one value take method \"grid\"");
     return {.min = value, .max = value, .values = {value}};
   }
   return range_table(space.table(key, {"min", "max", "scale", "values", "count"}), std::string(key), method,
@@ -110,23 +121,100 @@ void read_init_std(const Section& root, const Section& section, Study& study) {
   space.scan_wd = section.number("scan_wd", middle(space.wd), kPositive);
 }
 
+const std::vector<std::string_view> kSearchKeys = {
+    "method", "max_trials", "replicates",    "extensions", "points",        "start",
+    "batch",  "stop",       "lr_half_width", "confirm",    "early_stopping"};
+constexpr std::string_view kWhyNoAsha =
+    "the loss of a run that is cut short ranks learning rates wrongly, small ones look best before the "
+    "decay; "
+    "the fit needs whole runs, so take method \"adaptive\", or fewer steps for all";
+
+/// Neither a count, explicit values nor a single number.
+bool are_plain_ranges(const Section& root) {
+  const Setting* space = root.find("space");
+  const auto* table = space ? std::get_if<SettingTable>(&space->value) : nullptr;
+  if (!table) return false;
+  int num_ranges = 0;
+  for (const auto& entry : *table) {
+    if (entry.key != "lr" && entry.key != "wd") continue;
+    const auto* range = std::get_if<SettingTable>(&entry.setting.value);
+    num_ranges += range && std::none_of(range->begin(), range->end(), [](const Entry& inner) {
+                    return inner.key == "count" || inner.key == "values";
+                  });
+  }
+  return num_ranges == 2;
+}
+
+void read_adaptive(const Section& section, SearchSpec& search) {
+  search.batch = static_cast<int>(section.whole("batch", search.batch, {.low = 1, .high = 16}));
+  if (section.choice("stop", "measure", {"measure", "tune"}) == "tune") {
+    search.stop = StopRule::tune;
+    section.refuse("lr_half_width", "stop \"tune\" asks for the cost of the optimum, not for its place");
+  }
+  search.lr_half_width = section.number("lr_half_width", search.lr_half_width, {.low = 0.1, .high = 2});
+  if (!section.has("start")) return;
+  const auto values = section.numbers("start", kPositive);
+  if (values.size() != 2) section.fail("start", "write a guess of LR and WD: start = [2e-3, 0.1]");
+  search.start = {values[0], values[1]};
+}
+
+/// The nine start points must lie inside the ranges.
+void place_start(const Section& root, const Section& space, Study& study) {
+  auto& start = study.search.start;
+  const bool given = start.first > 0;
+  if (!given)
+    start = {rounded(std::sqrt(study.space.lr.min * study.space.lr.max)),
+             rounded(std::sqrt(study.space.wd.min * study.space.wd.max))};
+  const auto check = [&](const char* key, const Range& range, double middle, double reach) {
+    const double factor = std::exp2(reach) * 0.999;  // written with a few digits
+    if (range.min * factor <= middle && middle * factor <= range.max) return;
+    const auto message = fmt::format(
+        "the adaptive search starts with points {} octaves either side of {} = {:.4g}: from {:.3g} to "
+        "{:.3g}, outside "
+        "of {:.4g} to {:.4g}; widen {}{}, or take method \"grid\"",
+        reach, key, middle, middle / std::exp2(reach), middle * std::exp2(reach), range.min, range.max, key,
+        given ? " or move [search] start" : "");
+    if (given) root.table("search", kSearchKeys).fail("start", message);
+    space.fail(key, message);
+  };
+  check("lr", study.space.lr, start.first, kStartReachLr);
+  check("wd", study.space.wd, start.second, kStartReachWd);
+}
+
 }  // namespace
 
-void read_search(const Section& root, SearchSpec& search) {
-  const Section section = root.table("search", {"method", "max_trials", "replicates", "extensions", "points",
-                                                "lr_half_width", "early_stopping"});
-  const std::string method = section.choice("method", "grid", {"grid", "random", "list"}, {"adaptive"});
-  search.method = method == "grid"     ? SearchMethod::grid
+void read_search(const Section& root, Study& study) {
+  const Section section = root.table("search", kSearchKeys);
+  auto& search = study.search;
+  if (const Setting* stopping = section.find("early_stopping");
+      stopping && std::holds_alternative<std::string>(stopping->value))
+    section.fail("early_stopping",
+                 fmt::format("write true or false; schemes such as \"asha\" are refused: {}", kWhyNoAsha));
+  search.early_stopping = section.flag("early_stopping", search.early_stopping);
+  if (const std::string word = section.text("method", "grid"); word == "asha" || word == "hyperband")
+    section.fail("method", fmt::format("\"{}\" is refused: {}", word, kWhyNoAsha));
+  const std::string method = section.choice("method", are_plain_ranges(root) ? "adaptive" : "grid",
+                                            {"adaptive", "grid", "random", "list"});
+  search.method = method == "adaptive" ? SearchMethod::adaptive
+                  : method == "grid"   ? SearchMethod::grid
                   : method == "random" ? SearchMethod::random
                                        : SearchMethod::list;
-  section.refuse("lr_half_width", fmt::format("it belongs to method \"adaptive\", not in this version"));
+  const bool adaptive = search.method == SearchMethod::adaptive;
+  const double fewest = adaptive ? kFewestAdaptive : 1;
   search.max_trials =
-      static_cast<int>(section.whole("max_trials", search.max_trials, {.low = 1, .high = 10000}));
+      static_cast<int>(section.whole("max_trials", search.max_trials, {.low = fewest, .high = 10000}));
   search.replicates =
       static_cast<int>(section.whole("replicates", search.replicates, {.low = 1, .high = 100}));
-  search.extensions =
-      static_cast<int>(section.whole("extensions", search.extensions, {.low = 0, .high = 20}));
-  search.early_stopping = section.flag("early_stopping", search.early_stopping);
+  search.confirm = static_cast<int>(section.whole("confirm", adaptive ? 2 : 0, {.low = 0, .high = 100}));
+  if (adaptive) {
+    section.refuse("extensions", "the adaptive search walks after an edge until max_trials");
+    read_adaptive(section, search);
+  } else {
+    for (const auto key : {"start", "batch", "stop", "lr_half_width"})
+      section.refuse(key, fmt::format("method is \"{}\"; it belongs to method \"adaptive\"", method));
+    search.extensions =
+        static_cast<int>(section.whole("extensions", search.extensions, {.low = 0, .high = 20}));
+  }
   if (search.method == SearchMethod::list)
     search.points = list_points(section);
   else
@@ -151,18 +239,17 @@ void read_space(const Section& root, Study& study) {
     space.lr = range(section, "lr", study.search.method, kDefaultLrCount);
     space.wd = range(section, "wd", study.search.method, kDefaultWdCount);
   }
+  if (study.search.method == SearchMethod::adaptive) place_start(root, section, study);
   read_init_std(root, section, study);
 }
 
 void check_sweep_size(const Section& root, const Study& study) {
   const auto points = sweep_points(study).size();
   if (points <= static_cast<std::size_t>(study.search.max_trials)) return;
-  const Section section =
-      root.table("search", {"method", "max_trials", "replicates", "extensions", "points", "early_stopping"});
-  section.fail("max_trials",
-               fmt::format("the sweep has {} points, more than max_trials = {}; raise it or take "
-                           "fewer values",
-                           points, study.search.max_trials));
+  root.table("search", kSearchKeys)
+      .fail("max_trials", fmt::format("the sweep has {} points, more than max_trials = {}; raise it or take "
+                                      "fewer values",
+                                      points, study.search.max_trials));
 }
 
 }  // namespace sweeps

@@ -5,8 +5,9 @@
 
 namespace sweeps {
 
-/// [search]: how the sweep's points are chosen.
-void read_search(const Section& root, SearchSpec& search);
+/// [search]: how the sweep's points are chosen. Adaptive where [space] gives plain ranges of LR and WD; a
+/// count, explicit values or a single number mean a grid.
+void read_search(const Section& root, Study& study);
 
 /// [space]: the values of LR, WD and initial std. REQUIRES: [search] and [train] are read.
 void read_space(const Section& root, Study& study);

@@ -76,8 +76,9 @@ std::string train_text(const Study& study) {
 std::string range_text(const Range& range, SearchMethod method) {
   if (range.values.size() == 1) return fmt::format("{}", range.values.front());
   if (!range.values.empty()) return fmt::format("{{ values = {} }}", list(range.values));
-  std::string text = fmt::format("{{ min = {}, max = {}, scale = \"{}\"", range.min, range.max,
-                                 range.log_scale ? "log" : "linear");
+  std::string text = fmt::format("{{ min = {}, max = {}", range.min, range.max);
+  if (method == SearchMethod::adaptive) return text + " }";
+  text += fmt::format(", scale = \"{}\"", range.log_scale ? "log" : "linear");
   if (method == SearchMethod::grid) text += fmt::format(", count = {}", range.count);
   return text + " }";
 }
@@ -99,16 +100,24 @@ std::string_view method_name(SearchMethod method) {
     case SearchMethod::grid: return "grid";
     case SearchMethod::random: return "random";
     case SearchMethod::list: return "list";
+    case SearchMethod::adaptive: return "adaptive";
   }
   throw std::logic_error("method_name: unknown SearchMethod");
 }
 
 std::string search_text(const SearchSpec& search) {
   std::string text = fmt::format(
-      "\n[search]\nmethod = \"{}\"\nmax_trials = {}\nreplicates = {}\nextensions = {}\n"
+      "\n[search]\nmethod = \"{}\"\nmax_trials = {}\nreplicates = {}\nconfirm = {}\n"
       "early_stopping = {}\n",
-      method_name(search.method), search.max_trials, search.replicates, search.extensions,
+      method_name(search.method), search.max_trials, search.replicates, search.confirm,
       search.early_stopping);
+  if (search.method == SearchMethod::adaptive) {
+    text +=
+        fmt::format("start = [{}, {}]\nbatch = {}\n", search.start.first, search.start.second, search.batch);
+    if (search.stop == StopRule::tune) return text + "stop = \"tune\"\n";
+    return text + fmt::format("stop = \"measure\"\nlr_half_width = {}\n", search.lr_half_width);
+  }
+  text += fmt::format("extensions = {}\n", search.extensions);
   if (search.method != SearchMethod::list) return text;
   std::string points;
   for (const auto& [lr, wd] : search.points)

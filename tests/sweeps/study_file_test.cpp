@@ -60,13 +60,13 @@ const std::filesystem::path kFile = "/studies/study.toml";
 
 Study parsed(const std::string& text) { return parse_study(text, kFile); }
 
-/// The study with one piece of its text replaced by another.
-std::string edited(const std::string& from, const std::string& to) {
-  std::string text = kStudy;
+/// A study with one piece of its text replaced by another.
+std::string replaced(std::string text, const std::string& from, const std::string& to) {
   const auto at = text.find(from);
   REQUIRE(at != std::string::npos);
   return text.replace(at, from.size(), to);
 }
+std::string edited(const std::string& from, const std::string& to) { return replaced(kStudy, from, to); }
 std::string with(const std::string& more) { return std::string(kStudy) + more; }
 
 /// The message of the refusal; fails the test when the study is accepted.
@@ -398,8 +398,51 @@ TEST_CASE("a grid larger than max_trials is refused", "[sweeps][study_file]") {
   REFUSED_AT(edited("method = \"grid\"", "method = \"grid\"\nmax_trials = 5"), "28:14", "6 points");
 }
 
-TEST_CASE("a search method of another version is named honestly", "[sweeps][study_file]") {
-  REFUSED_AT(edited("\"grid\"", "\"adaptive\""), "27:10", "not in this version; use grid, random, list");
+TEST_CASE("plain ranges are searched adaptively unless the study says otherwise", "[sweeps][study_file]") {
+  const std::string ranges =
+      edited("lr = { min = 1e-3, max = 1e-2, count = 3 }\nwd = { values = [0.01, 0.1] }",
+             "lr = { min = 5e-4, max = 3.2e-2 }\nwd = { min = 0.01, max = 1 }");
+  const auto study = parsed(replaced(ranges, "[search]\nmethod = \"grid\"\n", ""));
+  CHECK(study.search.method == SearchMethod::adaptive);
+  CHECK(study.search.start == std::pair(4e-3, 0.1));
+  CHECK(study.search.batch == 2);
+  CHECK(study.search.stop == StopRule::measure);
+  CHECK(study.search.lr_half_width == 0.25);
+  CHECK(study.search.confirm == 2);
+  CHECK(sweep_points(study).size() == 9);
+  CHECK(parsed(study.text).text == study.text);
+  CHECK(parsed(kStudy).search.method == SearchMethod::grid);
+  CHECK(parsed(kStudy).search.confirm == 0);
+
+  const auto tuned =
+      parsed(replaced(ranges, "\"grid\"", "\"adaptive\"\nstop = \"tune\"\nstart = [2e-3, 0.2]"));
+  CHECK(tuned.search.stop == StopRule::tune);
+  CHECK(tuned.search.start == std::pair(2e-3, 0.2));
+  CHECK(parsed(tuned.text).text == tuned.text);
+}
+
+TEST_CASE("the adaptive search refuses what it would not use", "[sweeps][study_file]") {
+  REFUSED_AT(edited("\"grid\"", "\"adaptive\""), "23:40", "finds its own points");
+  const std::string ranges =
+      edited("lr = { min = 1e-3, max = 1e-2, count = 3 }\nwd = { values = [0.01, 0.1] }",
+             "lr = { min = 1e-3, max = 1e-2 }\nwd = { min = 0.01, max = 1 }");
+  REFUSED_AT(replaced(ranges, "\"grid\"", "\"adaptive\""), "23:6", "2 octaves either side");
+  const std::string wide = replaced(ranges, "1e-2", "1e-1");
+  const auto search = [&](const std::string& more) {
+    return replaced(wide, "\"grid\"", "\"adaptive\"" + more);
+  };
+  REFUSED_AT(search("\nextensions = 2"), "28:14", "has no effect");
+  REFUSED_AT(search("\npoints = [[1e-3, 0.1]]"), "28:10", "has no effect");
+  REFUSED_AT(search("\nmax_trials = 5"), "28:14", "11");
+  REFUSED_AT(search("\nstop = \"tune\"\nlr_half_width = 0.2"), "29:17", "has no effect");
+  REFUSED_AT(search("\nstart = [1e-3, 0.1]"), "28:9", "move [search] start");
+  REFUSED_AT(search("\nstart = [1e-3]"), "28:9", "a guess of LR and WD");
+}
+
+TEST_CASE("stopping trials early by their loss is refused with the reason", "[sweeps][study_file]") {
+  REFUSED_AT(edited("\"grid\"", "\"asha\""), "27:10", "ranks learning rates wrongly");
+  REFUSED_AT(edited("method = \"grid\"", "method = \"grid\"\nearly_stopping = \"asha\""), "28:18",
+             "ranks learning rates wrongly");
 }
 
 TEST_CASE("a key of the adaptive search is refused", "[sweeps][study_file]") {
