@@ -147,4 +147,27 @@ std::vector<CurveSeries> Reader::curves(const std::string& metric) const {
   });
 }
 
+std::map<sweeps::TrialKey, sweeps::SampleSheet> Reader::samples() const {
+  return guarded(file_, [&] {
+    std::map<sweeps::TrialKey, sweeps::SampleSheet> samples;
+    if (schema_version(*database_) < 2) return samples;  // it had none
+    SQLite::Statement select(*database_, R"(
+      SELECT trial.key, width, height, channels, drawn, real FROM sample JOIN trial ON trial.id = trial_id)");
+    while (select.executeStep()) {
+      const auto blob = [&](int column) {
+        const auto value = select.getColumn(column);
+        const auto* bytes = static_cast<const std::uint8_t*>(value.getBlob());
+        return std::vector<std::uint8_t>(bytes, bytes + value.getBytes());
+      };
+      sweeps::SampleSheet sheet{select.getColumn(1).getInt64(), select.getColumn(2).getInt64(),
+                                select.getColumn(3).getInt64(), blob(4), blob(5)};
+      if (!is_sound(sheet))
+        throw StoreError(Trouble::corrupt,
+                         fmt::format("{}: table sample: pixels do not fit their size", file_.string()));
+      samples[select.getColumn(0).getString()] = std::move(sheet);
+    }
+    return samples;
+  });
+}
+
 }  // namespace db

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "sweeps/sample_sheet.h"
 #include "sweeps/trial.h"
 
 namespace SQLite {
@@ -54,6 +55,8 @@ class Reader {
   std::vector<sweeps::TrialResult> results() const;
   /// Every curve; of steps that were trained twice the later attempt's value.
   std::vector<CurveSeries> curves() const;
+  /// What trials drew, those of diffusion models only.
+  std::map<sweeps::TrialKey, sweeps::SampleSheet> samples() const;
 
  protected:
   Reader(const std::filesystem::path& file, SpecCodec codec, std::unique_ptr<SQLite::Database> database);

@@ -18,6 +18,15 @@ CREATE TABLE branch (
   PRIMARY KEY (trial_id, steps)
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE sample (
+  trial_id INTEGER PRIMARY KEY REFERENCES trial (id),
+  width INTEGER NOT NULL,
+  height INTEGER NOT NULL,
+  channels INTEGER NOT NULL,
+  drawn BLOB NOT NULL,
+  real BLOB NOT NULL
+) STRICT;
+
 CREATE VIEW branches AS
 SELECT
   trial.id AS trial,

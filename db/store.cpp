@@ -341,6 +341,18 @@ void Store::put_branch(const sweeps::TrialKey& key, const sweeps::BranchLoss& br
   });
 }
 
+void Store::put_samples(const sweeps::TrialKey& key, const sweeps::SampleSheet& sheet) {
+  write([&] {
+    SQLite::Statement insert(*database_, R"(
+      INSERT OR REPLACE INTO sample (trial_id, width, height, channels, drawn, real) VALUES (?, ?, ?, ?, ?, ?))");
+    SQLite::bind(insert, trial_id(key), sheet.width, sheet.height, sheet.channels);
+    insert.bind(5, sheet.drawn.data(), static_cast<int>(sheet.drawn.size()));
+    insert.bind(6, sheet.real.empty() ? static_cast<const void*>("") : sheet.real.data(),  // null is no blob
+                static_cast<int>(sheet.real.size()));
+    insert.exec();
+  });
+}
+
 void Store::record(const std::string& kind, const std::string& message, const sweeps::TrialKey& key) {
   write([&] {
     SQLite::Statement insert(*database_, R"(

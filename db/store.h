@@ -66,6 +66,8 @@ class Store : public Reader {
   void append_curve(const sweeps::TrialKey& key, std::int64_t attempt, const std::string& metric,
                     const std::vector<std::int64_t>& steps, const std::vector<double>& values);
   void put_branch(const sweeps::TrialKey& key, const sweeps::BranchLoss& branch);
+  /// What the trial drew; replaces what an earlier attempt did.
+  void put_samples(const sweeps::TrialKey& key, const sweeps::SampleSheet& sheet);
   void flush();
 
   /// One line of the database's diary.

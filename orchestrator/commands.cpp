@@ -38,8 +38,9 @@ struct Loaded {
   sweeps::Study study;
   sweeps::Analysis analysis;
   std::vector<db::CurveSeries> curves;
+  Samples samples;
 };
-Loaded load(const fs::path& database, bool with_curves = false) {
+Loaded load(const fs::path& database, bool for_report = false) {
   const db::Reader reader(database, spec_codec());
   const auto row = reader.study();
   if (!row) throw ExitError(kUsage, fmt::format("{}: holds no study yet", database.string()));
@@ -47,7 +48,7 @@ Loaded load(const fs::path& database, bool with_curves = false) {
   loaded.study = sweeps::parse_study(row->text, row->file);
   loaded.study.data.fingerprint = row->fingerprint;
   loaded.analysis = sweeps::analyse(loaded.study, reader.results());
-  if (with_curves) loaded.curves = reader.curves();
+  if (for_report) loaded.curves = reader.curves(), loaded.samples = reader.samples();
   return loaded;
 }
 
@@ -244,7 +245,7 @@ int make_report(const fs::path& database, fs::path file, const fs::path& charts)
   const auto loaded = load(database, true);
   if (file.empty()) file = fs::path(database).replace_extension(".html");
   check_report_file(file, database);
-  write_report(file, loaded.study, loaded.analysis, loaded.curves);
+  write_report(file, loaded.study, loaded.analysis, loaded.curves, loaded.samples);
   print(file.string() + "\n");
   if (!charts.empty())
     for (const auto& chart : write_charts(charts, loaded.analysis)) print(chart.string() + "\n");

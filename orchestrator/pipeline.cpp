@@ -214,7 +214,7 @@ awaitable<sweeps::Analysis> Run::train_what_is_missing() {
 
 int Run::conclude(const sweeps::Analysis& analysis) {
   fmt::print("{}\n\n", summary_text(study_, analysis));
-  write_report(report_, study_, analysis, store_->curves());
+  write_report(report_, study_, analysis, store_->curves(), store_->samples());
   fmt::print("report: {}\n", report_.string());
   if (broken_) {
     console_.error(

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "orchestrator/report_charts.h"
+#include "orchestrator/report_samples.h"
 #include "orchestrator/report_style.h"
 #include "orchestrator/report_tables.h"
 #include "orchestrator/svg.h"
@@ -138,7 +139,8 @@ std::string provenance(const Study& study, const Analysis& analysis) {
 
 }  // namespace
 
-std::string render_report(const Study& study, const Analysis& analysis, const Curves& curves) {
+std::string render_report(const Study& study, const Analysis& analysis, const Curves& curves,
+                          const Samples& samples) {
   const std::string title = escape(study.name);
   std::string body = section("summary", "Verdict", summary(study, analysis));
   body += section("proxy", "Proxy: the sweep and its optimum",
@@ -146,6 +148,8 @@ std::string render_report(const Study& study, const Analysis& analysis, const Cu
   body += section("lr", "Loss against learning rate", lr_section(analysis));
   body += section("drift", "Drift", drift_section(study, analysis));
   body += section("targets", "Targets against standard parameterization", targets_section(analysis));
+  if (const auto pictures = samples_section(analysis, samples); !pictures.empty())
+    body += section("samples", "Pictures the targets draw", pictures);
   body += section("init-std", "Initial std", scan_section(study, analysis));
   body += section("curves", "Learning curves", curves_section(analysis, curves));
   body += section("factors", "Transfer factors", factors_section(study, analysis));

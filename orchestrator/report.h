@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "sweeps/analysis.h"
+#include "sweeps/sample_sheet.h"
 
 namespace orchestrator {
 
@@ -15,8 +16,10 @@ struct CurveSeries {
   std::vector<double> values;
 };
 using Curves = std::map<sweeps::TrialKey, std::vector<CurveSeries>>;
+using Samples = std::map<sweeps::TrialKey, sweeps::SampleSheet>;
 
 /// The report as one self-contained HTML page: opens offline, no script from elsewhere. Pure.
-std::string render_report(const sweeps::Study& study, const sweeps::Analysis& analysis, const Curves& curves);
+std::string render_report(const sweeps::Study& study, const sweeps::Analysis& analysis, const Curves& curves,
+                          const Samples& samples = {});
 
 }  // namespace orchestrator

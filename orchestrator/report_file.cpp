@@ -43,10 +43,11 @@ void check_report_file(const std::filesystem::path& file, const std::filesystem:
 }
 
 void write_report(const std::filesystem::path& file, const sweeps::Study& study,
-                  const sweeps::Analysis& analysis, const std::vector<db::CurveSeries>& curves) {
+                  const sweeps::Analysis& analysis, const std::vector<db::CurveSeries>& curves,
+                  const Samples& samples) {
   Curves by_trial;
   for (const auto& curve : curves) by_trial[curve.trial].push_back({curve.metric, curve.steps, curve.values});
-  write_file(file, render_report(study, analysis, by_trial), "the report");
+  write_file(file, render_report(study, analysis, by_trial, samples), "the report");
 }
 
 std::vector<std::filesystem::path> write_charts(const std::filesystem::path& folder,

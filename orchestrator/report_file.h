@@ -13,7 +13,8 @@ void check_report_file(const std::filesystem::path& file, const std::filesystem:
 
 /// Writes the report beside its final name and renames it. Throws ExitError{kEnvironment}.
 void write_report(const std::filesystem::path& file, const sweeps::Study& study,
-                  const sweeps::Analysis& analysis, const std::vector<db::CurveSeries>& curves);
+                  const sweeps::Analysis& analysis, const std::vector<db::CurveSeries>& curves,
+                  const Samples& samples);
 
 /// Pictures as files of their own, in `folder`, which is made: lr_by_rule.svg, once a target has been swept.
 /// Returns what it wrote. Throws ExitError{kEnvironment}.

@@ -34,7 +34,8 @@ td small { color: var(--muted); } th, td.n { white-space: nowrap; }
 .wide { overflow-x: auto; }
 pre { background: var(--card); padding: 12px 16px; border-radius: 8px; overflow-x: auto; font-size: 12.5px; line-height: 1.45; }
 figure { margin: 12px 0; } svg { max-width: 100%; height: auto; }
-.row { display: flex; flex-wrap: wrap; align-items: flex-start; gap: 8px; }
+.row { display: flex; flex-wrap: wrap; align-items: flex-start; gap: 8px; } .samples { gap: 8px 40px; }
+img.pixels { display: block; max-width: 100%; image-rendering: pixelated; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 18px; font-size: 14px; }
 dt { color: var(--muted); } dd { margin: 0; overflow-wrap: anywhere; }
 summary { cursor: pointer; margin: 8px 0; }

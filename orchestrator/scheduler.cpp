@@ -343,6 +343,9 @@ void Scheduler::handle(Slot& slot, const worker::WorkerMessage& message) {
                    if (find(slot, m)) store_->put_branch(m.trial, {m.fraction, m.steps, m.loss});
                  },
                  [&](const worker::Checkpointed& m) { find(slot, m); },
+                 [&](const worker::Sampled& m) {
+                   if (find(slot, m)) store_->put_samples(m.trial, m.sheet);
+                 },
                  [&](const worker::Ended& m) {
                    if (find(slot, m)) settle(slot, m.trial, m.outcome);
                  },

@@ -65,20 +65,22 @@ void read_image_data(const Section& section, const std::string& source, const fs
   const bool built_in = source == "templates";
   data.source = built_in ? DataSource::templates : DataSource::images;
   section.refuse("teacher_seed", fmt::format("source \"{}\" has no teacher", source));
-  for (const auto key : {"validation_path", "holdout"})
-    section.refuse(key, built_in ? "the built-in templates make their own held-out images"
-                                 : "the held-out images are the data set's test images");
+  section.refuse("validation_path", "held-out images are the data set's test files, or a share of all");
   shape.image_size = section.whole("image_size", built_in ? 8 : 28, {.low = 1, .high = 1024});
   shape.channels = section.whole("channels", 1, {.low = 1, .high = 16});
   if (built_in) {
     section.refuse("path", "the built-in templates make their own images");
+    section.refuse("holdout", "the built-in templates make their own held-out images");
     data.teacher_seed = static_cast<std::uint64_t>(
         section.whole("template_seed", static_cast<std::int64_t>(study.seed), {.low = 0, .high = kMaxSeed}));
     return;
   }
   section.refuse("template_seed", "source \"images\" has no templates");
-  section.require("path", "name the folder of the images");
+  section.require("path", "name a file or a folder of images, or \"fashion-mnist\" as fetched");
   data.path = resolve_path(section, "path", section.text("path", ""), folder);
+  data.holdout = 0;  // the test files, or a small share where there are none
+  if (section.has("holdout"))
+    data.holdout = section.number("holdout", 0, {.low = 0, .high = 0.5, .low_open = true});
 }
 
 void read_data(const Section& root, const fs::path& folder, Study& study) {

@@ -26,7 +26,8 @@ std::string image_data_text(const DataSpec& data, const models::ModelShape& shap
   const std::string size = fmt::format("image_size = {}\nchannels = {}\n", shape.image_size, shape.channels);
   if (data.source == DataSource::templates)
     return size + fmt::format("template_seed = {}\n", data.teacher_seed);
-  return fmt::format("path = {}\n", quoted(data.path)) + size;
+  const std::string holdout = data.holdout > 0 ? fmt::format("holdout = {}\n", data.holdout) : "";
+  return fmt::format("path = {}\n", quoted(data.path)) + holdout + size;
 }
 
 std::string data_text(const DataSpec& data, const models::ModelShape& shape) {

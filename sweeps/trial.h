@@ -65,9 +65,9 @@ bool has_images(DataSource source);
 struct DataSpec {
   DataSource source = DataSource::teacher;
   std::string path;  // text: a file or a folder; tokens: a .bin file or a folder with train.bin, val.bin;
-                     // images: a folder
+                     // images: a file or a folder
   std::string validation_path;     // tokens: optional held-out file
-  double holdout = 0.02;           // text: share of the documents held out, by document hash
+  double holdout = 0.02;           // share held out, by a hash of document or image; 0: the test images
   std::uint64_t teacher_seed = 0;  // of the built-in sources: which teacher, which templates
   std::string fingerprint;
   bool operator==(const DataSpec&) const = default;

@@ -8,6 +8,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "worker/data_images.h"
 #include "worker/data_teacher.h"
 #include "worker/data_templates.h"
 #include "worker/data_text.h"
@@ -70,7 +71,7 @@ std::shared_ptr<Source> make_source(const sweeps::DataSpec& spec, const DataNeed
     case sweeps::DataSource::text: return open_text_source(spec, needs);
     case sweeps::DataSource::tokens: return open_tokens_source(spec, needs);
     case sweeps::DataSource::templates: return open_templates_source(spec, needs);
-    case sweeps::DataSource::images: break;
+    case sweeps::DataSource::images: return open_images_source(spec, needs);
   }
   throw std::logic_error("make_source: unknown DataSource");
 }
@@ -124,6 +125,10 @@ std::uint64_t window_start(std::uint64_t seed, std::int64_t step, std::int64_t r
   const std::int64_t place[2] = {step, row};
   const std::uint64_t hash = XXH3_64bits_withSeed(place, sizeof place, seed);
   return static_cast<std::uint64_t>((static_cast<unsigned __int128>(hash) * count) >> 64);
+}
+
+bool is_held_out(std::span<const std::uint8_t> content, double share) {
+  return static_cast<double>(XXH3_64bits(content.data(), content.size()) >> 11) * 0x1p-53 < share;
 }
 
 std::string fingerprint_of(std::span<const std::uint8_t> bytes) {

@@ -87,6 +87,10 @@ std::shared_ptr<ImageSource> open_image_source(const sweeps::DataSpec& spec, con
 /// Where a training sequence of (seed, step, row) starts, uniform in [0, count).
 std::uint64_t window_start(std::uint64_t seed, std::int64_t step, std::int64_t row, std::uint64_t count);
 
+/// Whether a document or an image belongs to the held-out share: a hash of what it holds decides, so that
+/// equal ones fall on the same side.
+bool is_held_out(std::span<const std::uint8_t> content, double share);
+
 /// 32 hex digits of XXH3-128.
 std::string fingerprint_of(std::span<const std::uint8_t> bytes);
 

@@ -3,9 +3,6 @@
 #include <algorithm>
 #include <filesystem>
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #include "worker/data_windows.h"
 #include "worker/mapped_file.h"
 
@@ -32,10 +29,13 @@ std::size_t first_document(std::string_view text) {
   return text.size();
 }
 
-bool is_held_out(std::string_view document, double holdout) {
+std::span<const std::uint8_t> as_bytes(std::string_view text) {
+  return {reinterpret_cast<const std::uint8_t*>(text.data()), text.size()};
+}
+
+std::span<const std::uint8_t> words_of(std::string_view document) {
   const auto last = document.find_last_not_of(" \t\r\n\f");
-  const auto words = document.substr(0, last == std::string_view::npos ? 0 : last + 1);
-  return static_cast<double>(XXH3_64bits(words.data(), words.size()) >> 11) * 0x1p-53 < holdout;
+  return as_bytes(document.substr(0, last == std::string_view::npos ? 0 : last + 1));
 }
 
 std::vector<fs::path> text_files(const fs::path& path) {
@@ -54,10 +54,6 @@ std::vector<fs::path> text_files(const fs::path& path) {
   if (files.empty()) throw UserError("data.path: no files in " + path.string());
   std::sort(files.begin(), files.end());
   return files;
-}
-
-std::span<const std::uint8_t> as_bytes(std::string_view text) {
-  return {reinterpret_cast<const std::uint8_t*>(text.data()), text.size()};
 }
 
 void refuse_empty(const TextParts& parts, const std::string& path) {
@@ -107,7 +103,7 @@ void split_documents(std::string_view text, double holdout, TextParts& parts) {
     const std::string_view document = text.substr(0, first_document(text));
     text.remove_prefix(document.size());
     if (is_blank(document) && document.find('\f') == std::string_view::npos) continue;
-    (is_held_out(document, holdout) ? parts.holdout : parts.train).append(document);
+    (is_held_out(words_of(document), holdout) ? parts.holdout : parts.train).append(document);
     ++parts.num_documents;
   }
 }

@@ -191,6 +191,18 @@ void fields(auto& a, Branch& x) {
   a("steps", x.steps);
   a("loss", x.loss);
 }
+void fields(auto& a, sweeps::SampleSheet& x) {
+  a("width", x.width);
+  a("height", x.height);
+  a("channels", x.channels);
+  a("drawn", x.drawn);
+  a("real", x.real);
+}
+void fields(auto& a, Sampled& x) {
+  a("trial", x.trial);
+  a("attempt", x.attempt);
+  a("sheet", x.sheet);
+}
 void fields(auto& a, Ended& x) {
   a("trial", x.trial);
   a("attempt", x.attempt);
@@ -237,6 +249,7 @@ constexpr const char* tag(const Progress*) { return "progress"; }
 constexpr const char* tag(const Curve*) { return "curve"; }
 constexpr const char* tag(const Checkpointed*) { return "checkpointed"; }
 constexpr const char* tag(const Branch*) { return "branch"; }
+constexpr const char* tag(const Sampled*) { return "sampled"; }
 constexpr const char* tag(const Ended*) { return "ended"; }
 constexpr const char* tag(const Assign*) { return "assign"; }
 constexpr const char* tag(const Cancel*) { return "cancel"; }
@@ -551,6 +564,9 @@ WorkerMessage decode_worker_message(std::span<const std::uint8_t> payload) {
   if (const auto* curve = std::get_if<Curve>(&message);
       curve && curve->steps.size() != curve->values.size()) {
     throw ProtocolError("message.steps and message.values differ in length");
+  }
+  if (const auto* sampled = std::get_if<Sampled>(&message); sampled && !is_sound(sampled->sheet)) {
+    throw ProtocolError("message.sheet holds no whole pictures of its size");
   }
   return message;
 }

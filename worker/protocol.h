@@ -11,6 +11,7 @@
 
 #include <nlohmann/json_fwd.hpp>
 
+#include "sweeps/sample_sheet.h"
 #include "sweeps/trial.h"
 
 /// What orchestrator and worker say to each other: frames of a 4-byte little-endian length and CBOR, at most
@@ -94,6 +95,12 @@ struct Branch {
   std::int64_t steps = 0;
   double loss = 0;
 };
+/// What a diffusion model drew when its training ended; before Ended.
+struct Sampled {
+  sweeps::TrialKey trial;
+  std::int64_t attempt = 0;
+  sweeps::SampleSheet sheet;
+};
 /// The end of an attempt: Finished, Diverged or Failed.
 struct Ended {
   sweeps::TrialKey trial;
@@ -102,7 +109,7 @@ struct Ended {
 };
 using WorkerMessage =
     std::variant<Hello, Inspected, Measured, Probed, Refused, Started, Progress, Curve, Checkpointed, Branch,
-                 Ended>;
+                 Sampled, Ended>;
 
 // --- from the orchestrator ---
 

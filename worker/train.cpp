@@ -13,6 +13,7 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include "models/diffusion_model.h"
 #include "models/model.h"
 #include "models/recorder.h"
 #include "worker/checkpoint.h"
@@ -24,6 +25,10 @@
 namespace worker {
 namespace {
 
+constexpr std::int64_t kDrawnPictures = 64;
+constexpr std::int64_t kDrawnBytes = 16 << 20;  // at most, so that a sheet fits a message
+constexpr std::int64_t kDrawingSteps = 25;      // of Heun's method
+constexpr std::uint64_t kDrawingSeed = 1;
 constexpr double kReportSeconds = 0.5;             // between Progress messages
 constexpr std::int64_t kEvalTokensCpu = 4096;      // tokens a chunk of an evaluation: stays near the caches
 constexpr std::int64_t kEvalTokensCuda = 65536;    // over all slots
@@ -371,10 +376,28 @@ class Stack {
         reporter_.end(index, sweeps::Diverged{own.progress.step, own.seconds()});
       } else {
         if (!own.spec().branches.empty()) send_branch(own, {1, own.progress.step, loss});
-        reporter_.end(index,
-                      sweeps::Finished{loss, feed_->source().floor(), own.progress.step, own.seconds()});
+        const sweeps::Finished finished{loss, feed_->source().floor(), own.progress.step, own.seconds()};
+        if (auto* model = dynamic_cast<models::DiffusionModel*>(model_.get());
+            model && own.spec().role == sweeps::TrialRole::target)
+          reporter_.send(Sampled{own.assignment.trial, own.assignment.attempt, draw(*model, k)});
+        reporter_.end(index, finished);
       }
     }
+  }
+
+  sweeps::SampleSheet draw(models::DiffusionModel& model, std::int64_t k) {
+    const auto& needs = feed_->source().needs();
+    const std::int64_t count = std::clamp(kDrawnBytes / needs.pixels(), std::int64_t{1}, kDrawnPictures);
+    const auto bytes = [](const at::Tensor& pictures) {
+      const at::Tensor pixels =
+          ((pictures.nan_to_num(0) + 1) * 127.5).round().clamp(0, 255).to(at::kByte).contiguous();
+      const auto* first = pixels.const_data_ptr<std::uint8_t>();
+      return std::vector<std::uint8_t>(first, first + pixels.numel());
+    };
+    const std::int64_t num_real = std::min(count, num_holdout_sequences(needs));
+    return {needs.image_size, needs.image_size, needs.channels,
+            bytes(model.sample(k, count, kDrawingSteps, kDrawingSeed)),
+            bytes(feed_->holdout_batch(0, num_real, at::kCPU).images_KBCSS[k])};
   }
 
   bool concerns_us(const StopRequests& requests) const {

@@ -19,10 +19,10 @@ using PollRequests = std::function<const StopRequests&()>;
 using Emit = std::function<void(const WorkerMessage&)>;
 
 /// Trains trials of equal stack key side by side, one slot each, and ends every one of them with exactly one
-/// Ended, after Started, Progress, Curve and Checkpointed. What goes wrong becomes Failed with a class (bad
-/// data or values: user_error; memory: oom_gpu, oom_host; anything else: crash). Only a device fault is
-/// thrown on, with no trial ended by it: the process must end, and its end says so for all of them. Were they
-/// ended first, the next trials would already be on their way to a process that can train nothing.
+/// Ended, after Started, Progress, Curve, Checkpointed and Sampled. What goes wrong becomes Failed with a
+/// class (bad data or values: user_error; memory: oom_gpu, oom_host; anything else: crash). Only a device
+/// fault is thrown on, with no trial ended by it: the process must end, and its end says so for all of them.
+/// Were they ended first, the next trials would already be on their way to a process that can train nothing.
 ///
 /// * The objective is the held-out loss after the last update; Finished holds it with the exact floor where
 ///   there is one.
@@ -38,6 +38,8 @@ using Emit = std::function<void(const WorkerMessage&)>;
 /// * A resumed trial first sends its whole curve again (equal points under the new attempt), so the curves of
 ///   the last attempt are complete; points that an earlier attempt sent beyond its checkpoint come again,
 ///   too.
+/// * A diffusion model of role target draws a sheet of pictures when it has finished: from the same noise
+///   whatever the trial, beside the first held-out ones. The same training gives the same sheet.
 /// * The checkpoint file is left in place at the end; it belongs to the orchestrator.
 void train_stack(const std::vector<Assignment>& assignments, const Device& device, const Emit& emit,
                  const PollRequests& poll);

@@ -240,6 +240,28 @@ TEST_CASE("a file that is no database is refused and not a byte of it changes", 
   CHECK(test::bytes(folder / "notes.txt") == "remember the milk\n");
 }
 
+TEST_CASE("what a trial drew is read back byte for byte, the last attempt's", "[db][store]") {
+  const TemporaryFolder folder;
+  const auto key = sweeps::trial_key(test::trial(-8));
+  auto store = test::store_with(folder / "a.db", {test::trial(-8), test::trial(-7)});
+  CHECK(store.samples().empty());
+  const sweeps::SampleSheet sheet{2, 1, 1, {0, 255, 7, 8}, {1, 2}};
+  store.put_samples(key, {1, 1, 1, {5}, {}});
+  store.put_samples(key, sheet);
+  const auto samples = db::Reader(folder / "a.db", test::codec()).samples();
+  REQUIRE(samples.size() == 1);
+  CHECK(samples.at(key) == sheet);
+  CHECK(trouble([&] { store.put_samples("0123", sheet); }) == db::Trouble::state);
+}
+
+TEST_CASE("pictures that do not fit their size are damage, and said to be", "[db][store]") {
+  const TemporaryFolder folder;
+  auto store = test::store_with(folder / "a.db", {test::trial(-8)});
+  store.put_samples(sweeps::trial_key(test::trial(-8)), {2, 1, 1, {0, 255}, {}});
+  test::run_sql(folder / "a.db", "UPDATE sample SET width = 3");
+  CHECK(trouble([&] { store.samples(); }) == db::Trouble::corrupt);
+}
+
 TEST_CASE("a newer schema is refused with both numbers and not a byte of it changes", "[db][store]") {
   const TemporaryFolder folder;
   const auto file = folder / "a.db";

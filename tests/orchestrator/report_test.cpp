@@ -10,7 +10,9 @@
 #include "orchestrator/chart_heat_map.h"
 #include "orchestrator/chart_lines.h"
 #include "orchestrator/chart_lr.h"
+#include "orchestrator/png.h"
 #include "orchestrator/report_charts.h"
+#include "orchestrator/report_samples.h"
 #include "orchestrator/svg.h"
 #include "tests/support/catch.h"
 #include "tests/support/synthetic.h"
@@ -104,6 +106,32 @@ TEST_CASE("a report opens without a network: nothing is loaded from elsewhere", 
   const auto html = rendered({}).html;
   for (const auto part : {"http:", "https:", "src=", "href=", "url(", "@import", "<script", "<link"})
     CHECK(html.find(part) == std::string::npos);
+}
+
+TEST_CASE("the report shows what each target draws, and nothing is said where none has drawn",
+          "[orchestrator][report]") {
+  const auto page = rendered({});
+  CHECK(page.html.find("<section id=\"samples\"") == std::string::npos);
+  Samples samples;
+  for (const auto& target : page.analysis.targets)
+    samples[target.transferred->key] = {2, 2, 1, std::vector<std::uint8_t>(36, 9), {1, 2, 3, 4}};
+  samples["of another trial"] = {1, 1, 1, {1}, {}};
+  const auto html = render_report(page.study, page.analysis, {}, samples);
+  CHECK(well_formed(html));
+  const auto drawn = section(html, "samples");
+  CHECK(count(drawn, "src=\"data:image/png;base64,iVBOR") == 2 * page.analysis.targets.size());
+  CHECK(count(html, "src=") == count(drawn, "src=\"data:image/png"));
+  for (const auto& target : page.analysis.targets)
+    CHECK_THAT(drawn, ContainsSubstring("Drawn by " + target.spec.name + ": 9 pictures"));
+}
+
+TEST_CASE("a contact sheet lays pictures out in rows with a line between", "[orchestrator][report]") {
+  const sweeps::SampleSheet sheet{1, 1, 1, {10, 20, 30}, {}};
+  const std::vector<std::uint8_t> pixels = {10, 128, 20, 128, 128, 128, 30, 128, 128};
+  CHECK(contact_sheet(sheet, sheet.drawn, 3, 2) == png(3, 3, 1, pixels));
+  const sweeps::SampleSheet colours{2, 1, 3, {1, 2, 3, 4, 5, 6}, {}};
+  const std::vector<std::uint8_t> interleaved = {1, 3, 5, 2, 4, 6};
+  CHECK(contact_sheet(colours, colours.drawn, 1, 1) == png(2, 1, 3, interleaved));
 }
 
 TEST_CASE("text of the study cannot break out of the page", "[orchestrator][report]") {

@@ -75,6 +75,20 @@ TEST_CASE("run goes from the study to a verdict and a report", "[orchestrator][r
   CHECK(count(folder / "small.db", "target_group WHERE target = 'wide'") > 5);
 }
 
+TEST_CASE("a report made from the database alone shows the pictures, too", "[orchestrator][run]") {
+  const TemporaryFolder folder;
+  test::write_study(folder.path());
+  ::setenv("TUNEONCE_FAKE", "samples=1", 1);
+  const auto ended = tuneonce(folder.path(), {"run", "small.toml"});
+  ::unsetenv("TUNEONCE_FAKE");
+  INFO(ended.err);
+  CHECK(ended.code == 0);
+  const auto page = test::read_text(folder / "small.html");
+  CHECK_THAT(page, ContainsSubstring("data:image/png;base64,"));
+  CHECK(tuneonce(folder.path(), {"report", "small.db", "--report", "again.html"}).code == 0);
+  CHECK(test::read_text(folder / "again.html") == page);
+}
+
 TEST_CASE("running a finished study again trains nothing and says the same", "[orchestrator][run]") {
   const TemporaryFolder folder;
   test::write_study(folder.path());

@@ -94,6 +94,16 @@ TEST_CASE("every waiting trial is trained exactly once, at any number of workers
   CHECK(bench.count("curves WHERE trial = 1 AND metric = 'train_loss'") == 20);
 }
 
+TEST_CASE("what a target draws is stored with it", "[orchestrator][scheduler]") {
+  Bench bench;
+  bench.change = [](auto& trials) { trials[1].role = sweeps::TrialRole::target; };
+  bench.run("samples=1");
+  const auto samples = db::Reader(bench.database, spec_codec()).samples();
+  REQUIRE(samples.size() == 1);
+  CHECK(samples.begin()->second == sweeps::SampleSheet{1, 1, 1, {10, 200}, {100}});
+  CHECK(bench.count("sample WHERE trial_id = 2") == 1);
+}
+
 TEST_CASE("the longest trials start first, equal ones in the order of the plan",
           "[orchestrator][scheduler]") {
   Bench bench;

@@ -13,6 +13,7 @@
 //   lag=LR           trials below this LR learn late: 0.6 nats behind at half of the run, nothing at its end
 //   wait_ms=N        such a trial waits at half of the run until it is spoken to, at most so long
 //   grows=EXPONENT  a probed model's head updates grow by this power of its width
+//   samples=1        targets draw two pictures of one pixel
 //   shift=OCTAVES    the targets' optimum lies this far from the proxy's in LR
 #include <sys/file.h>
 #include <unistd.h>
@@ -211,6 +212,8 @@ bool train(const Assignment& a) {
   for (const auto& branch : sweeps::branch_points(a.spec))
     say(Branch{a.trial, a.attempt, branch.fraction, branch.steps, loss_of(a.spec, branch.fraction) + 0.1});
   if (!a.spec.branches.empty()) say(Branch{a.trial, a.attempt, 1, steps, loss});
+  if (behaviour.contains("samples") && a.spec.role == sweeps::TrialRole::target)
+    say(Sampled{a.trial, a.attempt, {1, 1, 1, {10, 200}, {100}}});
   if (a.spec.base.lr > 0.05)
     say(Ended{a.trial, a.attempt, sweeps::Diverged{steps / 2, 0.001}});
   else

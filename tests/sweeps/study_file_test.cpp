@@ -504,6 +504,11 @@ TEST_CASE("a diffusion study takes the image's size from its source", "[sweeps][
   CHECK(pictures.data.path == "/studies/pictures");
   CHECK(pictures.proxy.shape.channels == 3);
   CHECK(parsed(pictures.text).text == pictures.text);
+  CHECK(pictures.data.holdout == 0);  // the test files
+  const auto shared = parsed(edited_diffusion("source = \"templates\"\nimage_size = 12",
+                                              "source = \"images\"\npath = \"pictures\"\nholdout = 0.1"));
+  CHECK(shared.data.holdout == 0.1);
+  CHECK(parsed(shared.text).text == shared.text);
 }
 
 TEST_CASE("a source and a model that do not go together are refused", "[sweeps][study_file]") {
@@ -524,7 +529,7 @@ TEST_CASE("what a diffusion model does not have is refused", "[sweeps][study_fil
   REFUSED_AT(edited_diffusion("image_size = 12", "path = \"x\""), "5:8", "make their own images");
   REFUSED_AT(edited_diffusion("image_size = 12", "teacher_seed = 2"), "5:16", "has no teacher");
   REFUSED_AT(edited_diffusion("image_size = 12", "holdout = 0.1"), "5:11", "own held-out images");
-  REFUSED_AT(edited_diffusion("\"templates\"", "\"images\""), "3:1", "name the folder of the images");
+  REFUSED_AT(edited_diffusion("\"templates\"", "\"images\""), "3:1", "name a file or a folder of images");
 }
 
 TEST_CASE("what a language model does not have is refused", "[sweeps][study_file]") {

@@ -168,6 +168,8 @@ TEST_CASE("worker messages survive a frame", "[worker][protocol]") {
   CHECK(checkpointed.step == 19);
   CHECK(checkpointed.file == "/tmp/c");
   CHECK(checkpointed.checksum == "sum");
+  const sweeps::SampleSheet sheet{2, 1, 3, {1, 2, 3, 4, 5, 255}, {}};
+  CHECK(through(Sampled{"k", 3, sheet}).sheet == sheet);
 }
 
 TEST_CASE("NaN and infinity survive in curves and outcomes", "[worker][protocol]") {
@@ -263,6 +265,18 @@ TEST_CASE("a curve whose steps and values differ in length is refused", "[worker
                     {"steps", json::binary({1, 2, 3})},
                     {"values", json::binary({})}};
   CHECK_THROWS_AS(decode_worker_message(json::to_cbor(odd)), ProtocolError);
+}
+
+TEST_CASE("a sheet that holds no whole pictures is refused", "[worker][protocol]") {
+  const auto refused = [](const sweeps::SampleSheet& sheet) {
+    CHECK_THROWS_AS(decode_worker_message(payload(encode(WorkerMessage(Sampled{"k", 1, sheet})))),
+                    ProtocolError);
+  };
+  refused({2, 2, 1, {1, 2, 3, 4, 5}, {}});
+  refused({2, 2, 1, {1, 2, 3, 4}, {1}});
+  refused({2, 2, 1, {}, {}});
+  refused({0, 2, 1, {1, 2}, {}});
+  refused({1LL << 40, 1LL << 40, 1, {1, 2}, {}});
 }
 
 TEST_CASE("a worker of another version can still say which", "[worker][protocol]") {

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <fstream>
 #include <functional>
+#include <set>
 
 #include <c10/util/Exception.h>
 
@@ -289,6 +290,33 @@ TEST_CASE("a trial that was stopped and resumed equals the unbroken one, bit for
       std::filesystem::remove(first.checkpoint);
     }
   }
+}
+
+TEST_CASE("a target that has finished draws the same pictures each time, a proxy draws none",
+          "[worker][train][diffusion]") {
+  const TemporaryFolder folder;
+  auto spec = tiny_moe_diffusion_trial();
+  const auto proxy = assignment_of(spec);
+  CHECK(train({proxy}).of<Sampled>(proxy.trial).empty());
+  spec.role = sweeps::TrialRole::target;
+  auto target = assignment_of(spec);
+  const auto sheets = train({target}).of<Sampled>(target.trial);
+  REQUIRE(sheets.size() == 1);
+  const auto& sheet = sheets[0].sheet;
+  CHECK(is_sound(sheet));
+  CHECK(sheet.width == 8);
+  CHECK(sheet.drawn.size() == 64 * 64);
+  CHECK(sheet.real.size() == 64 * 64);
+  CHECK(std::set(sheet.drawn.begin(), sheet.drawn.end()).size() > 50);
+
+  target.checkpoint = (folder / "c").string();
+  const auto broken = train({target}, [](int poll, StopRequests& requests) { requests.drain = poll >= 17; });
+  CHECK(broken.of<Sampled>(target.trial).empty());
+  target.attempt = 2;
+  const auto resumed = train({target}).of<Sampled>(target.trial);
+  REQUIRE(resumed.size() == 1);
+  CHECK(resumed[0].attempt == 2);
+  CHECK(resumed[0].sheet == sheet);
 }
 
 TEST_CASE("slots at different steps go on side by side", "[worker][train]") {
