@@ -121,11 +121,10 @@ class Reporter {
  public:
   Reporter(const std::vector<Assignment>& assignments, const Emit& emit) : emit_(emit) {
     for (const auto& assignment : assignments) {
-      slots_.push_back({.assignment = assignment,
-                        .progress = {},
-                        .branches = sweeps::branch_points(assignment.spec),
-                        .started = now(),
-                        .last_checkpoint = now()});
+      Slot& slot = slots_.emplace_back();
+      slot.assignment = assignment;
+      slot.branches = sweeps::branch_points(assignment.spec);
+      slot.started = slot.last_checkpoint = now();
       active_.push_back(true);
     }
   }
