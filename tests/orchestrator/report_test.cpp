@@ -196,10 +196,10 @@ TEST_CASE("points of a random search that overlap become dots", "[orchestrator][
 TEST_CASE("each model has its loss against LR, with optimum, interval and transferred point",
           "[orchestrator][report]") {
   const auto lr = section(rendered({}).html, "lr");
-  CHECK(count(lr, "<svg") == 3);
+  CHECK(count(lr, "<svg") == 4);  // all models together, then each
   CHECK(count(lr, "class=\"fit\"") >= 2);  // the proxy's and that of the target with a drift check
   CHECK(count(lr, "class=\"ci\"") == 2);
-  CHECK(count(lr, "class=\"transferred\"") == 2);
+  CHECK(count(lr, "class=\"transferred\"") == 3);
   CHECK(count(lr, "class=\"ring\"") == 2);
   CHECK(count(lr, "class=\"baseline\"") == 2);
 }
@@ -361,7 +361,8 @@ TEST_CASE("trials at the WD nearest the optimum are drawn in full, the others fa
           "[orchestrator][chart]") {
   // The optimum WD lies between two levels, far from both.
   const auto lr = section(rendered({.log2_wd = -2.2}).html, "lr");
-  const auto proxy = lr.substr(0, lr.find("</svg>"));
+  const auto first = lr.find("class=\"row\"");  // after the picture of all models together
+  const auto proxy = lr.substr(first, lr.find("</svg>", first) - first);
   CHECK(count(proxy, "class=\"point\"") >= 3);
   CHECK(count(proxy, "class=\"point faint\"") >= 3);
 }

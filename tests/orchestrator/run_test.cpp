@@ -78,9 +78,7 @@ TEST_CASE("run goes from the study to a verdict and a report", "[orchestrator][r
 TEST_CASE("a report made from the database alone shows the pictures, too", "[orchestrator][run]") {
   const TemporaryFolder folder;
   test::write_study(folder.path());
-  ::setenv("TUNEONCE_FAKE", "samples=1", 1);
-  const auto ended = tuneonce(folder.path(), {"run", "small.toml"});
-  ::unsetenv("TUNEONCE_FAKE");
+  const auto ended = tuneonce(folder.path(), {"run", "small.toml"}, {{"TUNEONCE_FAKE", "samples=1"}});
   INFO(ended.err);
   CHECK(ended.code == 0);
   const auto page = test::read_text(folder / "small.html");

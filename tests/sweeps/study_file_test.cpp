@@ -505,8 +505,8 @@ TEST_CASE("a diffusion study takes the image's size from its source", "[sweeps][
   CHECK(pictures.proxy.shape.channels == 3);
   CHECK(parsed(pictures.text).text == pictures.text);
   CHECK(pictures.data.holdout == 0);  // the test files
-  const auto shared = parsed(edited_diffusion("source = \"templates\"\nimage_size = 12",
-                                              "source = \"images\"\npath = \"pictures\"\nholdout = 0.1"));
+  const auto shared =
+      parsed(edited_diffusion("\"templates\"", "\"images\"\npath = \"pictures\"\nholdout = 0.1"));
   CHECK(shared.data.holdout == 0.1);
   CHECK(parsed(shared.text).text == shared.text);
 }
