@@ -3,7 +3,7 @@
 # README.md and one picture per axis beside this script. A few hours on two cores; stop it at any time, the same
 # command goes on.
 #   examples/paper/run.sh [-j N] [AXIS ...]     by default every axis
-#   WORK=folder                                 where the databases are kept; default build/paper
+#   WORK=folder                                 where the databases are kept; default ~/.cache/tuneonce/paper
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/../.."
@@ -29,7 +29,7 @@ if [ -z "${TUNEONCE:-}" ]; then
   cmake --build --preset release
 fi
 readonly tuneonce=${TUNEONCE:-./build/release/bin/tuneonce}
-readonly work=${WORK:-build/paper}
+readonly work=${WORK:-$HOME/.cache/tuneonce/paper}
 mkdir -p "$work"
 
 # A verdict is a result: DRIFT (3) and no verdict yet (4) go into the tables like PASS.
@@ -44,8 +44,8 @@ run() { # study, database
 
 [ -e "$HOME/.cache/tuneonce/gcide" ] || "$tuneonce" data fetch gcide >/dev/null
 for axis in "${axes[@]}"; do
-  # Trials are known by what they train, so an axis that starts from a copy of its proxy's database finds the
-  # proxy tuned.
+  # Trials are known by what they train: an axis that starts from a copy of its proxy's database (the studies have the
+  # same name) finds the proxy tuned.
   proxy=$(sed -n 's/^source = "\(.*\)".*/\1/p' "$here/$axis.toml")
   proxy=proxy_${proxy/text/gcide}
   if [ ! -e "$work/$axis.db" ]; then
