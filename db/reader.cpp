@@ -78,6 +78,8 @@ std::vector<sweeps::TrialResult> Reader::results() const {
     std::vector<sweeps::TrialResult> results;
     auto evaluations = this->evaluations();
     auto branches = this->branches();
+    std::map<sweeps::TrialKey, double> noise;
+    for (const auto& curve : curves("gradient_noise")) noise[curve.trial] = curve.values.back();
     while (select.executeStep()) {
       sweeps::TrialResult& result = results.emplace_back();
       result.key = select.getColumn(0).getString();
@@ -93,6 +95,7 @@ std::vector<sweeps::TrialResult> Reader::results() const {
       result.message = select.getColumn(10).getString();
       result.evaluations = std::move(evaluations[result.key]);
       result.branches = std::move(branches[result.key]);
+      if (const auto found = noise.find(result.key); found != noise.end()) result.gradient_noise = found->second;
     }
     return results;
   });

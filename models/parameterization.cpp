@@ -437,10 +437,14 @@ double scaled_beta(double beta, double one_minus_beta_factor, std::string_view w
 
 bool decays(TensorGroup group) { return group != TensorGroup::norm && group != TensorGroup::final_norm; }
 
-double sigma0_ratio(const RunShape& target, const RunShape& proxy, const RuleOptions& options) {
+double gradient_noise_ratio(const RunShape& target, const RunShape& proxy) {
   const double rho_B = ratio(target.batch * target.shape.context, proxy.batch * proxy.shape.context);
   const double load = target.shape.is_moe() ? ratio(target.shape.num_active, target.shape.num_experts) : 1.0;
-  return duration_scaling(ratios(target, proxy), options).lr / std::sqrt(rho_B * load);
+  return 1 / std::sqrt(rho_B * load);
+}
+
+double sigma0_ratio(const RunShape& target, const RunShape& proxy, const RuleOptions& options) {
+  return duration_scaling(ratios(target, proxy), options).lr * gradient_noise_ratio(target, proxy);
 }
 
 std::string_view source(TensorGroup group, Parameterization rule) {

@@ -105,9 +105,11 @@ double scaled_beta(double beta, double one_minus_beta_factor, std::string_view w
 /// Norm gains are not decayed (as in CompleteP's code); everything else is.
 bool decays(TensorGroup group);
 
-/// Predicted ratio of the gradient-noise level sigma_0 = eta * sigma_exp against the proxy at equal LR
-/// factor: per-expert batch is B*a/N, so sqrt(N/a) at equal batch; duration scales it by lr factor /
-/// sqrt(rho_B). The covariate printed beside each drift (Complete-muE section on bridges).
+/// Predicted ratio of one expert's gradient noise sigma_exp, in units of its gradient, against the dense proxy's:
+/// it sees B*a/N of the batch, so sqrt(N/a) at equal batch (Complete-muE section on bridges).
+double gradient_noise_ratio(const RunShape& target, const RunShape& proxy);
+/// Predicted ratio of the noise level sigma_0 = eta * sigma_exp: the same times the duration's LR factor. The
+/// covariate printed beside each drift.
 double sigma0_ratio(const RunShape& target, const RunShape& proxy, const RuleOptions& options);
 
 /// "width", "batch and duration", ...: in words, the formula and source behind one group's factors.

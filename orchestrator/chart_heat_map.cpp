@@ -144,6 +144,7 @@ class HeatMap {
   HeatMap(const std::vector<TrialResult>& trials, const sweeps::Optimum* fit)
       : cells_(cells(trials)),
         fit_(fit),
+        loss_unit_(sweeps::loss_unit(trials.front().spec.run.shape)),
         layout_(lay_out(cells_, fit)),
         lowest_(lowest_loss(cells_)),
         clip_(clip(cells_, lowest_)),
@@ -251,7 +252,7 @@ class HeatMap {
     const double left = kWidth - kMargins.right + 18;
     double top = kMargins.top + 6;
     frame_.svg.text({left, top + 4}, Anchor::start, "above the lowest", "small");
-    frame_.svg.text({left, top + 18}, Anchor::start, "loss, nats", "small");
+    frame_.svg.text({left, top + 18}, Anchor::start, fmt::format("loss, {}", loss_unit_), "small");
     top += 28;
     constexpr int kSteps = 24;
     constexpr double kStep = 5;
@@ -277,6 +278,7 @@ class HeatMap {
 
   std::vector<Cell> cells_;
   const sweeps::Optimum* fit_;
+  std::string_view loss_unit_;
   Layout layout_;
   double lowest_, clip_;
   ChartFrame frame_;

@@ -97,7 +97,7 @@ void draw_fit(ChartFrame& frame, const sweeps::Optimum& fit) {
 std::string lr_chart(const LrChart& chart, double lo, double hi) {
   const auto span = loss_span(chart);
   ChartFrame frame(kWidth, kHeight, chart.title, {lo, hi, "log2 LR (value beneath)", octave_ticks(lo, hi, 6)},
-                   {span.lo, span.hi, "held-out loss, nats", round_ticks(span.lo, span.hi, 5)}, kMargins);
+                   {span.lo, span.hi, fmt::format("held-out loss, {}", chart.loss_unit), round_ticks(span.lo, span.hi, 5)}, kMargins);
   if (chart.fit) draw_fit(frame, *chart.fit);
   if (chart.transferred_lr) frame.vertical(*chart.transferred_lr, "transferred");
   const double far = chart.fit ? wd_distance(chart) + kSameWd : 0;

@@ -12,6 +12,7 @@ namespace orchestrator {
 /// Loss against log2 LR of one model, in rule coordinates so that proxy and targets share the axis.
 struct LrChart {
   std::string title;
+  std::string loss_unit = "nats";
   std::vector<sweeps::TrialResult> trials;
   const sweeps::Optimum* fit = nullptr;              // its curve at the fitted WD, optimum and 95 % interval
   const sweeps::TrialResult* transferred = nullptr;  // ringed, with a vertical line

@@ -86,7 +86,7 @@ std::string summary(const Study& study, const Analysis& analysis) {
   }
   return html + fmt::format("<p class=\"note\">Tolerance: {}.</p>\n",
                             study.drift.tolerance_nats > 0
-                                ? fmt::format("{} nats", study.drift.tolerance_nats)
+                                ? fmt::format("{} {}", study.drift.tolerance_nats, sweeps::loss_unit(study.proxy.shape))
                                 : fmt::format("{:.4g} % of the target&#39;s loss",
                                               study.drift.tolerance_fraction * 100));
 }
@@ -147,7 +147,7 @@ std::string render_report(const Study& study, const Analysis& analysis, const Cu
                   heat_map_section(analysis) + fit_text(study, analysis));
   body += section("lr", "Loss against learning rate", lr_section(analysis));
   body += section("drift", "Drift", drift_section(study, analysis));
-  body += section("targets", "Targets against standard parameterization", targets_section(analysis));
+  body += section("targets", "Targets against standard parameterization", targets_section(study, analysis));
   if (const auto pictures = samples_section(analysis, samples); !pictures.empty())
     body += section("samples", "Pictures the targets draw", pictures);
   body += section("init-std", "Initial std", scan_section(study, analysis));

@@ -44,9 +44,14 @@ Range lr_range(const sweeps::Analysis& analysis) {
   return {range.lo - 0.4, range.hi + 0.4};
 }
 
+std::string loss_unit(const sweeps::Analysis& analysis) {
+  return analysis.sweep.empty() ? "nats" : std::string(sweeps::loss_unit(analysis.sweep.front().spec.run.shape));
+}
+
 LrChart target_chart(const sweeps::TargetAnalysis& target) {
   LrChart chart;
   chart.title = target.spec.name;
+  chart.loss_unit = sweeps::loss_unit(target.spec.run.shape);
   chart.trials = target.around;
   if (target.drift && target.drift->fit) chart.fit = &*target.drift->fit;
   if (target.transferred) chart.transferred = &*target.transferred;
@@ -77,17 +82,17 @@ const TrialResult* best_of(const std::vector<TrialResult>& trials) {
   return best;
 }
 
-LineChart curve_chart(std::string title) {
+LineChart curve_chart(std::string title, const sweeps::Analysis& analysis) {
   LineChart chart;
   chart.title = std::move(title);
   chart.x_title = "step";
-  chart.y_title = "loss, nats";
+  chart.y_title = fmt::format("loss, {}", loss_unit(analysis));
   chart.y_clip = 0.95;
   return chart;
 }
 
 std::string proxy_curves(const sweeps::Analysis& analysis, const Curves& curves) {
-  LineChart chart = curve_chart("Proxy");
+  LineChart chart = curve_chart("Proxy", analysis);
   const auto* best = best_of(analysis.sweep);
   bool named = false;
   for (const auto& trial : analysis.sweep) {
@@ -108,7 +113,7 @@ std::string proxy_curves(const sweeps::Analysis& analysis, const Curves& curves)
 }
 
 std::string target_curves(const sweeps::Analysis& analysis, const Curves& curves) {
-  LineChart chart = curve_chart("Targets");
+  LineChart chart = curve_chart("Targets", analysis);
   int colour = 0;
   for (const auto& target : analysis.targets) {
     const std::string style = fmt::format("line t{}", colour++ % kTargetColours);
@@ -154,6 +159,7 @@ std::string lr_section(const sweeps::Analysis& analysis) {
   const auto range = lr_range(analysis);
   LrChart proxy;
   proxy.title = "proxy";
+  proxy.loss_unit = loss_unit(analysis);
   proxy.trials = analysis.sweep;
   proxy.fit = fit_of(analysis);
   std::string together;
@@ -179,7 +185,7 @@ std::string scan_section(const sweeps::Study& study, const sweeps::Analysis& ana
   LineChart chart;
   chart.title = "Held-out loss over the initial std";
   chart.x_title = "log2 initial std (value beneath)";
-  chart.y_title = "held-out loss, nats";
+  chart.y_title = fmt::format("held-out loss, {}", sweeps::loss_unit(study.proxy.shape));
   chart.octaves = true;
   const std::size_t num_lr = analysis.scan.front().trials.size();
   for (std::size_t i = 0; i < num_lr; ++i) {

@@ -126,12 +126,18 @@ std::string badge(sweeps::Verdict verdict) {
                      escape(sweeps::name(verdict)));
 }
 
-std::string targets_section(const sweeps::Analysis& analysis) {
+std::string noise_cell(const TargetAnalysis& target) {
+  return beneath(fmt::format("× {:.3g}", target.config.sigma0_ratio),
+                 target.measured_sigma0 ? fmt::format("measured × {:.3g}", *target.measured_sigma0) : "not measured");
+}
+
+std::string targets_section(const sweeps::Study& study, const sweeps::Analysis& analysis) {
   if (analysis.targets.empty())
     return note("No target has been planned: there is no optimum yet, or the study names none.");
   Table table({"target", "model", "parameters", "steps × batch",
-               "noise level σ₀<br><small>against the proxy</small>", "loss at the<br>transferred point",
-               "same shape<br>under SP", "difference,<br>nats"});
+               "noise level σ₀<br><small>against the proxy:<br>predicted, measured</small>", "loss at the<br>transferred point",
+               "same shape<br>under SP",
+               fmt::format("difference,<br>{}", sweeps::loss_unit(study.proxy.shape))});
   for (const auto& target : analysis.targets) {
     const auto& run = target.spec.run;
     const auto parameters = models::count_parameters(run.shape);
@@ -141,7 +147,7 @@ std::string targets_section(const sweeps::Analysis& analysis) {
          beneath(escape(target.config.moe), fmt::format("d {}, L {}", run.shape.width, run.shape.depth)),
          beneath(count(static_cast<double>(parameters.total)),
                  count(static_cast<double>(parameters.active)) + " active"),
-         fmt::format("{} × {}", run.steps, run.batch), fmt::format("× {:.3g}", target.config.sigma0_ratio),
+         fmt::format("{} × {}", run.steps, run.batch), noise_cell(target),
          target.transferred ? loss_cell(*target.transferred) : "–",
          target.baseline ? loss_cell(*target.baseline) : "–", difference(target)});
   }
@@ -150,7 +156,7 @@ std::string targets_section(const sweeps::Analysis& analysis) {
 
 std::string drift_section(const sweeps::Study& study, const sweeps::Analysis& analysis) {
   Table table({"target", "runs<br>(diverged)", "LR moved,<br>octaves", "WD moved,<br>octaves",
-               "τ moved,<br>octaves", "LR, from the<br>proxy&#39;s optimum", "regret,<br>nats",
+               "τ moved,<br>octaves", "LR, from the<br>proxy&#39;s optimum", fmt::format("regret,<br>{}", sweeps::loss_unit(study.proxy.shape)),
                "P(regret &lt;<br>tolerance)", "verdict", "runs still<br>needed"});
   bool asked = false, judged = false;
   for (const auto& spec : study.targets) asked = asked || spec.drift;

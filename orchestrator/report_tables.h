@@ -10,7 +10,7 @@ namespace orchestrator {
 /// The report's tables as HTML. Pure.
 
 /// Each target's size and cost, its loss at the transferred point, and the same shape under SP.
-std::string targets_section(const sweeps::Analysis& analysis);
+std::string targets_section(const sweeps::Study& study, const sweeps::Analysis& analysis);
 /// One row per target with a drift check: octaves, regret, verdict, runs still needed.
 std::string drift_section(const sweeps::Study& study, const sweeps::Analysis& analysis);
 /// One table per target: a row per tensor group with each value, its factor and its source.

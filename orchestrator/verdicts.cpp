@@ -164,7 +164,7 @@ db::Table drift_table(const sweeps::Analysis& analysis) {
                    "gradient_p",    "location_equivalent",
                    "lr_factor",     "wd_factor",
                    "more_runs",     "sigma0_ratio",
-                   "rule"};
+                   "rule",          "sigma0_measured"};
   for (const auto& target : analysis.targets) {
     if (!target.drift) continue;
     const auto& drift = *target.drift;
@@ -192,9 +192,14 @@ db::Table drift_table(const sweeps::Analysis& analysis) {
                           drift.wd_factor,
                           number(drift.more_runs),
                           target.config.sigma0_ratio,
-                          text(models::name(target.spec.rule.rule))});
+                          text(models::name(target.spec.rule.rule)),
+                          target.measured_sigma0 ? db::Value(*target.measured_sigma0) : db::Value()});
   }
   return table;
+}
+
+std::string measured_sigma0(const sweeps::TargetAnalysis& target) {
+  return target.measured_sigma0 ? fmt::format("x{:.2f} measured", *target.measured_sigma0) : "not measured";
 }
 
 std::string drift_text(const sweeps::Study& study, const sweeps::Analysis& analysis) {
@@ -204,17 +209,21 @@ std::string drift_text(const sweeps::Study& study, const sweeps::Analysis& analy
     if (result.empty()) {
       const std::string tolerance =
           study.drift.tolerance_nats > 0
-              ? fmt::format("{:.4g} nats", study.drift.tolerance_nats)
+              ? fmt::format("{:.4g} {}", study.drift.tolerance_nats,
+                            sweeps::loss_unit(study.proxy.shape))
               : fmt::format("{:.3g}% of the target's loss", 100 * study.drift.tolerance_fraction);
       result = fmt::format("transfer check  rule={}  eps={}  D0={:.2f} oct LR / {:.2f} oct WD\n{}",
                            models::name(study.rule.rule), tolerance, study.drift.lr_shift,
-                           study.drift.wd_shift, sweeps::drift_table_header());
+                           study.drift.wd_shift, 
+                           sweeps::drift_table_header(sweeps::loss_unit(study.proxy.shape)));
     }
     const std::string who = title(study, target.spec);
     result += target.drift ? fmt::format("\n{}", sweeps::describe(*target.drift, who))
                            : fmt::format("\n{}  not judged yet", who);
     if (target.drift && target.drift->verdict == sweeps::Verdict::drift)
       result += fmt::format("; use LR x{:.3g}, WD x{:.3g}", target.drift->lr_factor, target.drift->wd_factor);
+    result += fmt::format("\n{:<16} gradient noise sigma_0 against the proxy's: x{:.2f} predicted, {}", "",
+                          target.config.sigma0_ratio, measured_sigma0(target));
   }
   return result;
 }

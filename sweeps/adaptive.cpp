@@ -53,7 +53,7 @@ std::string why_settled(const Optimum& fit, const AdaptiveOptions& options) {
   if (options.stop == StopRule::tune) {
     const double bound = regret_bound(fit, fit.lr.estimate, fit.wd.estimate);
     if (bound > options.tolerance / 3) return "";
-    return fmt::format("the fitted optimum costs at most {:.2g} nats, a third of the tolerance", bound);
+    return fmt::format("the fitted optimum costs at most {:.2g} {}, a third of the tolerance", bound, fit.loss_unit);
   }
   const double half_width = (fit.lr.ci.hi - fit.lr.ci.lo) / 2;
   if (half_width > options.lr_half_width) return "";

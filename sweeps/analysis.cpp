@@ -93,6 +93,7 @@ std::vector<LogPoint> to_log_points(const std::vector<NewPoint>& points) {
 FitOptions fit_options(const Study& study, std::string_view purpose) {
   FitOptions options;
   options.seed = derived_seed(study.seed, purpose);
+  options.loss_unit = loss_unit(study.proxy.shape);
   return options;
 }
 
@@ -212,6 +213,7 @@ class Analyst {
   double transferred_log2_wd(const Optimum& fit) const;
   Hyperparameters optimum(const Optimum& fit) const;
   TargetAnalysis target(const TargetSpec& spec);
+  std::optional<double> noise_near(const std::vector<TrialResult>& trials) const;
   void drift(TargetAnalysis& target);
   DriftOptions drift_options(const TargetAnalysis& target, int runs_left) const;
   DriftReport judge(const TargetAnalysis& target, int runs_left) const;
@@ -391,7 +393,26 @@ TargetAnalysis Analyst::target(const TargetSpec& spec) {
   if (spec.baseline) result.baseline = ledger_.look_up(plan_baseline(study_, spec, *out_.optimum));
   if (is_complete(*result.transferred)) result.tolerance = tolerance(*result.transferred->loss);
   if (spec.drift) drift(result);
+  auto trained = result.around;
+  trained.push_back(*result.transferred);
+  const auto noise = noise_near(trained), proxy_noise = noise_near(out_.sweep);
+  if (noise && proxy_noise)
+    result.measured_sigma0 = *noise / *proxy_noise * result.config.sigma0_ratio /
+                             models::gradient_noise_ratio(spec.run, study_.proxy);
   return result;
+}
+
+/// Geometric mean of the gradient noise within an octave of the optimum's LR.
+std::optional<double> Analyst::noise_near(const std::vector<TrialResult>& trials) const {
+  double sum = 0;
+  int count = 0;
+  for (const auto& trial : trials) {
+    if (!trial.gradient_noise || std::abs(std::log2(trial.spec.base.lr / out_.optimum->lr)) > 1) continue;
+    sum += std::log(*trial.gradient_noise);
+    ++count;
+  }
+  if (count == 0) return std::nullopt;
+  return std::exp(sum / count);
 }
 
 /// The seven points first; while the verdict is open, the points that the judge asks for, up to the cap.

@@ -33,6 +33,10 @@ struct TargetAnalysis {
   std::vector<TrialResult> around;         // the drift design, the transferred point included
   std::optional<DriftReport> drift;        // once all of `around` has ended
   std::optional<double> tolerance;         // nats; known once the transferred point is trained
+  /// sigma_0 against the proxy's as measured, to be compared with config.sigma0_ratio: geometric mean of
+  /// TrialResult::gradient_noise within an octave of the transferred LR, over the same of the proxy's sweep, times
+  /// the duration's LR factor. Empty while either is not known.
+  std::optional<double> measured_sigma0;
 };
 
 /// The optimum of the sweep at one horizon: the fit of the decayed losses there.

@@ -194,8 +194,8 @@ std::optional<std::string> why_unusable(const FitResult& result, double toleranc
   const Optimum& fit = std::get<Optimum>(result);
   if (!fit.wd_fitted) return "the runs have one WD level; a drift along WD could not be seen";
   if (fit.sigma > kSigmaLimit * tolerance)
-    return fmt::format("noise {:.4f} nats is over {:g} times the tolerance {:.4f}; average seeds or raise it",
-                       fit.sigma, kSigmaLimit, tolerance);
+    return fmt::format("noise {:.4f} {} is over {:g} times the tolerance {:.4f}; average seeds or raise it",
+                       fit.sigma, fit.loss_unit, kSigmaLimit, tolerance);
   return std::nullopt;
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "sweeps/fit.h"
@@ -55,7 +56,7 @@ DriftReport judge_drift(const std::vector<FitPoint>& points, double x, double y,
                         const DriftOptions& options);
 
 /// The table of fit-and-drift 4.5: one line of column heads, and one line per target. No trailing newlines.
-std::string drift_table_header();
+std::string drift_table_header(std::string_view loss_unit = "nats");
 std::string describe(const DriftReport& report, const std::string& target);
 
 std::string_view name(Verdict verdict);

@@ -7,9 +7,10 @@
 // A drift report in words, fit-and-drift 4.5.
 namespace sweeps {
 
-std::string drift_table_header() {
+std::string drift_table_header(std::string_view loss_unit) {
   return fmt::format("{:<16} {:<9} {:<21} {:<21} {:<7} {:<19} {:<8} {}", "target", "runs(div)",
-                     "dLR oct [95%]", "dWD oct [95%]", "dtau", "regret nats [<=95%]", "P(R<eps)", "verdict");
+                     "dLR oct [95%]", "dWD oct [95%]", "dtau",
+                     fmt::format("regret {} [<=95%]", loss_unit), "P(R<eps)", "verdict");
 }
 
 std::string describe(const DriftReport& report, const std::string& target) {

@@ -164,6 +164,7 @@ Optimum summarise(const RobustFit& robust, const FinishedTrials& trials, const S
                   const FitOptions& options) {
   Optimum fit;
   fit.wd_fitted = design.two_d;
+  fit.loss_unit = options.loss_unit;
   fit.sigma = robust.sigma, fit.df = robust.df;
   fit.sigma_source = options.prior   ? "residuals and proxy"
                      : robust.pooled ? "residuals and seeds"
@@ -194,6 +195,8 @@ RankDeficient explain_rank(const FinishedTrials& trials, const SkewDesign& desig
     return {message};
   }
   if (!design.two_d) return {"the LR levels are spread over too many seeds or WD levels to be compared"};
+  if (num_levels(trials.points, &FitPoint::y) == 2)
+    return {"2 WD levels among the finished trials; the optimum needs at least 3, or one for LR alone"};
   return {"LR and WD were not varied independently; add trials off the line they lie on"};
 }
 

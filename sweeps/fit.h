@@ -70,6 +70,7 @@ struct FitOptions {
   std::uint64_t seed = 1;      // of the draws; from the study
   std::optional<ShapePrior> prior = {};
   double regret_tolerance = 0.003;  // nats, for the near-optimal box
+  std::string loss_unit = "nats";   // as texts call it
 };
 
 struct Interval {
@@ -91,6 +92,7 @@ struct Optimum {
   bool wd_fitted = true;  // false: one WD level (or too few points), 1-D fit in LR
   AxisOptimum log2_tau;   // -(x + y): AdamW time scale in steps
   double best_loss = 0;   // fitted minimum
+  std::string loss_unit;  // of every loss and regret here
   double sigma = 0;       // nats
   double df = 0;
   std::string sigma_source;  // where it came from: "residuals", "residuals and seeds", "residuals and proxy"

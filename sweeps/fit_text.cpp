@@ -18,8 +18,8 @@ std::string header_line(const Optimum& fit, const std::string& label) {
   std::string line = fmt::format("{}  n={} ok", label, fit.num_points);
   if (fit.num_diverged > 0) line += fmt::format(", {} diverged", fit.num_diverged);
   if (fit.diverged_at) line += fmt::format(" (LR>={})", rate_of_log2(*fit.diverged_at));
-  return line + fmt::format(", sigma={:.4f} nats ({}, df {:.1f}), k={:+.2f}+-{:.2f}, Neff={:.1f}", fit.sigma,
-                            fit.sigma_source, fit.df, fit.k, fit.k_sd, fit.n_eff);
+  return line + fmt::format(", sigma={:.4f} {} ({}, df {:.1f}), k={:+.2f}+-{:.2f}, Neff={:.1f}", fit.sigma,
+                            fit.loss_unit, fit.sigma_source, fit.df, fit.k, fit.k_sd, fit.n_eff);
 }
 
 std::string edges(const AxisOptimum& axis) {
@@ -56,7 +56,7 @@ std::string best_line(const Optimum& fit) {
 }
 
 std::string near_line(const Optimum& fit) {
-  std::string line = fmt::format("  near-optimal box (regret<={:.4g} nats, 95%):  ", fit.regret_tolerance);
+  std::string line = fmt::format("  near-optimal box (regret<={:.4g} {}, 95%):  ", fit.regret_tolerance, fit.loss_unit);
   if (!(fit.near_lr.hi > fit.near_lr.lo)) return line + "none yet";
   line += fmt::format("LR {}..{}", rate_of_log2(fit.near_lr.lo), rate_of_log2(fit.near_lr.hi));
   if (fit.wd_fitted)
@@ -70,8 +70,8 @@ std::string curvature_line(const Optimum& fit) {
     line += fmt::format(" hWD={:.4f}", fit.hy);
     if (fit.hx > 0 && fit.hy > 0) line += fmt::format(" corr={:+.2f}", fit.hxy / std::sqrt(fit.hx * fit.hy));
   }
-  return line + fmt::format("   1 octave LR error costs {:.4f}..{:.4f} nats (low side..high side)",
-                            fit.one_octave_low, fit.one_octave_high);
+  return line + fmt::format("   1 octave LR error costs {:.4f}..{:.4f} {} (low side..high side)",
+                            fit.one_octave_low, fit.one_octave_high, fit.loss_unit);
 }
 
 }  // namespace

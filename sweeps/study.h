@@ -56,7 +56,7 @@ struct TargetSpec {
 
 struct DriftSpec {
   double tolerance_fraction = 0.001;  // of the target's loss; or
-  double tolerance_nats = 0;          // absolute, if above 0
+  double tolerance_nats = 0;          // absolute, in loss_unit(), if above 0
   double lr_shift = 0.5;              // octaves, "location equivalent" bounds
   double wd_shift = 1.0;
   int max_trials = 25;  // runs around one target: 7 to begin with, more while the verdict is open

@@ -156,10 +156,10 @@ std::string target_text(const TargetSpec& target) {
   return text;
 }
 
-std::string drift_text(const DriftSpec& drift) {
+std::string drift_text(const DriftSpec& drift, std::string_view loss_unit) {
   // Twelve digits: x / 100 * 100 need not be x.
   const std::string tolerance = drift.tolerance_nats > 0
-                                    ? fmt::format("{} nats", drift.tolerance_nats)
+                                    ? fmt::format("{} {}", drift.tolerance_nats, loss_unit)
                                     : fmt::format("{:.12g}%", drift.tolerance_fraction * 100);
   return fmt::format("\n[drift]\ntolerance = \"{}\"\nlr_shift = {}\nwd_shift = {}\nmax_trials = {}\n",
                      tolerance, drift.lr_shift, drift.wd_shift, drift.max_trials);
@@ -187,7 +187,7 @@ std::string study_text(const Study& study) {
   text += search_text(study.search) + transfer_text(study);
   for (const auto& target : study.targets)
     if (target.copy_of.empty()) text += target_text(target);  // [transfer] compare makes the copies again
-  return text + drift_text(study.drift) + resources_text(study.resources) + retry_text(study.retry);
+  return text + drift_text(study.drift, loss_unit(study.proxy.shape)) + resources_text(study.resources) + retry_text(study.retry);
 }
 
 }  // namespace sweeps

@@ -136,6 +136,8 @@ std::uint64_t derived_seed(std::uint64_t study_seed, std::string_view purpose) {
 
 bool has_images(DataSource source) { return source == DataSource::templates || source == DataSource::images; }
 
+std::string_view loss_unit(const models::ModelShape& shape) { return shape.is_diffusion() ? "mse" : "nats"; }
+
 std::string_view name(TrialRole role) {
   switch (role) {
     case TrialRole::scan: return "scan";

@@ -189,9 +189,13 @@ struct TrialResult {
   std::optional<double> seconds;
   std::string device;
   std::string message;               // of a failed or pruned trial
+  std::optional<double> gradient_noise;  // of the FFN's gradient over its mean, at half of the steps
   EvalCurve evaluations;             // as far as it came, whatever became of it
   std::vector<BranchLoss> branches;  // horizons that are done, the shortest first
 };
+
+/// "nats" (a token) of a language model, "mse" (squared error of a velocity a pixel) of a diffusion model.
+std::string_view loss_unit(const models::ModelShape& shape);
 
 std::string_view name(TrialRole role);
 std::string_view name(TrialState state);

@@ -19,6 +19,7 @@
 #include "worker/checkpoint.h"
 #include "worker/data.h"
 #include "worker/feed.h"
+#include "worker/gradient_noise.h"
 #include "worker/optimizer.h"
 #include "worker/schedule.h"
 
@@ -103,6 +104,9 @@ struct Slot {
   bool branch_is_at_its_end() const {
     const auto* point = branch();
     return point && data_step() == point->steps;
+  }
+  bool noise_is_due() {
+    return progress.step == spec().run.steps / 2 && !trunk && !progress.curves.contains("gradient_noise");
   }
   /// Due after `step` updates and not done yet.
   bool evaluation_is_due() { return trunk_evaluation_is_due() || branch_is_at_its_end(); }
@@ -212,6 +216,7 @@ class Stack {
         if (!evaluate(poll)) continue;
         end_finished();
       } else {
+        if (noise_is_due()) measure_noise();
         train_step();
       }
       save_due_checkpoints();
@@ -239,6 +244,24 @@ class Stack {
     record(losses_on_host_K, norms_K.to(at::kCPU));
     model_->update_balance(active);
     return losses_on_host_K;
+  }
+
+  /// Once a trial, at half of its steps, for a fortieth of its work; from batches that it never trains on, so
+  /// that the training does not notice.
+  void measure_noise() {
+    GradientNoise noise;
+    const std::int64_t num_batches = std::clamp<std::int64_t>(spec_.run.steps / 40, 4, 32);
+    for (std::int64_t batch = 0; batch < num_batches; ++batch) {
+      for (std::int64_t k = 0; k < num_slots_; ++k)
+        feed_->load(k, slot(k).spec().seed, spec_.run.steps + batch);
+      model_->loss(feed_->training_batch(device_.device)).sum().backward();
+      noise.add(model_->parameters());
+      optimizer_.clear_gradients();
+    }
+    for (std::int64_t k = 0; k < num_slots_; ++k) {
+      if (!reporter_.active()[static_cast<std::size_t>(k)] || !slot(k).noise_is_due()) continue;
+      if (const auto ratio = noise.ratio(k)) slot(k).curve("gradient_noise", false).add(slot(k).progress.step, *ratio);
+    }
   }
 
   /// Held-out loss of the trials for which it is due. False when a request came in between: nothing is kept.
@@ -356,6 +379,13 @@ class Stack {
       }
       ++own.progress.step;
     }
+  }
+
+  bool noise_is_due() {
+    for (std::int64_t k = 0; k < num_slots_; ++k) {
+      if (reporter_.active()[static_cast<std::size_t>(k)] && slot(k).noise_is_due()) return true;
+    }
+    return false;
   }
 
   bool evaluation_is_due() {

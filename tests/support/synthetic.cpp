@@ -64,6 +64,7 @@ TrialResult World::train(const TrialSpec& spec) const {
   result.state = TrialState::complete;
   result.steps = spec.run.steps;
   result.loss = loss_for(1);
+  if (const double ratio = gradient_noise(spec); ratio > 0) result.gradient_noise = ratio;
   for (const auto& branch : branch_points(spec))
     result.branches.push_back({branch.fraction, branch.steps, loss_for(branch.fraction)});
   return result;

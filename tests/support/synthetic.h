@@ -24,6 +24,8 @@ struct World {
   double best_init_std = 0.06;
   /// Held-out losses fall to the final one in a straight line from this many nats above.
   std::function<double(const sweeps::TrialSpec&)> pace = [](const sweeps::TrialSpec&) { return 1.0; };
+  /// Of the proxy and of each target; 0: not measured.
+  std::function<double(const sweeps::TrialSpec&)> gradient_noise = [](const sweeps::TrialSpec&) { return 0.0; };
   double lr_trend = -0.2;  // octaves the optimum moves per doubling of the run; of branches
   std::function<bool(const sweeps::TrialSpec&)> fails = [](const sweeps::TrialSpec&) { return false; };
 

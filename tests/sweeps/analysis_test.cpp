@@ -124,6 +124,21 @@ TEST_CASE("a target where the rule holds passes and the study is done", "[sweeps
   CHECK_FALSE(analysis.targets[0].drift);
 }
 
+TEST_CASE("a target's gradient noise is measured against the proxy's", "[sweeps][analysis]") {
+  const auto study = synthetic::study();
+  const auto analysis = synthetic::run(study, {.gradient_noise = [&](const TrialSpec& spec) {
+    // Far from the optimum's LR the noise is another one; the ratio does not heed it.
+    const double elsewhere = std::abs(std::log2(spec.base.lr) + 8) > 1.5 ? 50 : 1;
+    return (spec.run.shape.is_moe() ? 3.0 : 2.0) * elsewhere;
+  }});
+  for (const auto& target : analysis.targets) {
+    CHECK_THAT(target.config.sigma0_ratio, WithinRel(2, 1e-12));
+    REQUIRE(target.measured_sigma0);
+    CHECK_THAT(*target.measured_sigma0, WithinRel(1.5, 1e-12));
+  }
+  CHECK_FALSE(synthetic::run(study, {}).targets[0].measured_sigma0);
+}
+
 TEST_CASE("a target whose optimum moved two octaves is a drift with exit code 3", "[sweeps][analysis]") {
   const auto analysis = synthetic::run(synthetic::study(), {.lr_drift = {{"8e2a1s", -2}}});
   CHECK(analysis.targets[1].drift->verdict == Verdict::drift);

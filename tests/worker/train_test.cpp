@@ -53,7 +53,7 @@ Finished finished(const Messages& messages, const Assignment& assignment) {
 }
 
 void check_equal_curves(const Messages& a, const Messages& b, const sweeps::TrialKey& trial) {
-  for (const char* metric : {"train_loss", "grad_norm", "eval_loss", "load_imbalance"}) {
+  for (const char* metric : {"train_loss", "grad_norm", "eval_loss", "load_imbalance", "gradient_noise"}) {
     INFO(metric);
     CHECK(a.curve(trial, metric).steps == b.curve(trial, metric).steps);
     CHECK(a.curve(trial, metric).values == b.curve(trial, metric).values);
@@ -198,7 +198,7 @@ TEST_CASE("a branch ends where a run of its length ends, bit for bit, and the tr
     const auto result = finished(messages, branched);
     const auto unbranched = train({plain});
     CHECK(result.loss == finished(unbranched, plain).loss);
-    for (const char* metric : {"train_loss", "grad_norm", "eval_loss", "load_imbalance"})
+    for (const char* metric : {"train_loss", "grad_norm", "eval_loss", "load_imbalance", "gradient_noise"})
       CHECK(messages.curve(branched.trial, metric).values == unbranched.curve(plain.trial, metric).values);
 
     const auto branches = messages.of<Branch>(branched.trial);
