@@ -155,12 +155,12 @@ class HeatMap {
                 octave_ticks(layout_.y.lo, layout_.y.hi, 9)},
                kMargins) {}
 
-  std::string draw() {
+  Svg draw() {
     const bool dots = !layout_.tiled && chips_overlap();
     for (const auto& cell : cells_) dots ? dot(cell) : tile(cell);
     if (fit_) optimum();
     legend();
-    return frame_.svg.str();
+    return frame_.svg;
   }
 
  private:
@@ -352,8 +352,8 @@ CellColour cell_colour(double share) {
           lightness > 125 ? "#10202c" : "#ffffff"};
 }
 
-std::string heat_map(const std::vector<TrialResult>& trials, const sweeps::Optimum* fit) {
-  if (trials.empty()) return "";
+std::optional<Svg> heat_map(const std::vector<TrialResult>& trials, const sweeps::Optimum* fit) {
+  if (trials.empty()) return std::nullopt;
   return HeatMap(trials, fit).draw();
 }
 

@@ -94,7 +94,7 @@ void draw_fit(ChartFrame& frame, const sweeps::Optimum& fit) {
 
 }  // namespace
 
-std::string lr_chart(const LrChart& chart, double lo, double hi) {
+Svg lr_chart(const LrChart& chart, double lo, double hi) {
   const auto span = loss_span(chart);
   ChartFrame frame(kWidth, kHeight, chart.title, {lo, hi, "log2 LR (value beneath)", octave_ticks(lo, hi, 6)},
                    {span.lo, span.hi, fmt::format("held-out loss, {}", chart.loss_unit), round_ticks(span.lo, span.hi, 5)}, kMargins);
@@ -109,7 +109,7 @@ std::string lr_chart(const LrChart& chart, double lo, double hi) {
   if (is_complete(chart.transferred))
     frame.svg.circle(frame.at(std::log2(chart.transferred->spec.base.lr), *chart.transferred->loss), 7,
                      "ring", "", fmt::format("transferred: {:.5f}", *chart.transferred->loss));
-  return frame.svg.str();
+  return frame.svg;
 }
 
 }  // namespace orchestrator

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "orchestrator/svg.h"
 #include "sweeps/fit.h"
 #include "sweeps/trial.h"
 
@@ -21,6 +22,6 @@ struct LrChart {
 };
 
 /// `lo`, `hi`: log2 LR of the axis, the same for charts that stand side by side.
-std::string lr_chart(const LrChart& chart, double lo, double hi);
+Svg lr_chart(const LrChart& chart, double lo, double hi);
 
 }  // namespace orchestrator

@@ -1,6 +1,8 @@
 #include <algorithm>
+#include <cmath>
 #include <csignal>
 #include <cstdio>
+#include <functional>
 
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
@@ -8,6 +10,7 @@
 #include "db/sqlite.h"
 #include "orchestrator/check.h"
 #include "orchestrator/commands.h"
+#include "orchestrator/csv_commands.h"
 #include "orchestrator/data_fetch.h"
 #include "orchestrator/exit_code.h"
 #include "orchestrator/pipeline.h"
@@ -23,12 +26,35 @@ struct Arguments {
   RunOptions run;
   CalculatorOptions calculator;
   CheckOptions check;
+  CsvFitOptions csv_fit;
+  CsvDriftOptions csv_drift;
   std::string study, database, charts, format = "table", sql, trial, report, corpus;
   double query_seconds = 30;
   bool json = false, no_measure = false;
 
   Format output_format() const { return json ? Format::json : parse_format(format); }
 };
+
+/// Numbers that an option takes; CLI11's own ranges let NaN through.
+CLI::Validator number(const std::string& what, const std::function<bool(double)>& takes) {
+  return CLI::Validator(
+      [=](const std::string& text) {
+        double value = 0;
+        const bool good = CLI::detail::lexical_cast(text, value) && std::isfinite(value) && takes(value);
+        return good ? std::string() : fmt::format("{} is no number {}", text, what);
+      },
+      "NUMBER");
+}
+CLI::Validator above_zero() {
+  return number("above 0", [](double value) { return value > 0; });
+}
+CLI::Validator zero_or_more() {
+  return number("of 0 or more", [](double value) { return value >= 0; });
+}
+CLI::Validator between(double low, double high) {
+  return number(fmt::format("from {} to {}", low, high),
+                [=](double value) { return value >= low && value <= high; });
+}
 
 constexpr const char* kCalculatorExample =
     "--lr 1e-3 --wd 0.1 --init-std 0.01 --proxy width=128,depth=32,steps=25000 --target "
@@ -61,11 +87,10 @@ void add_transfer(CLI::App& app, Arguments& arguments, Action& action) {
       group(command->add_option("--proxy", c.proxy, "dense shape, as in width=128,depth=32,steps=25000")),
       group(command->add_option("--target", c.targets,
                                 "shape, as in 128e8a1s,width=1024,steps=100000; may be repeated")),
-      group(command->add_option("--lr", c.tuned.lr, "the proxy's optimum")->check(CLI::PositiveNumber)),
-      group(command->add_option("--wd", c.tuned.wd, "the proxy's optimum")->check(CLI::NonNegativeNumber)),
-      group(command->add_option("--init-std", c.tuned.init_std, "the proxy's")->check(CLI::PositiveNumber))};
+      group(command->add_option("--lr", c.tuned.lr, "the proxy's optimum")->check(above_zero())),
+      group(command->add_option("--wd", c.tuned.wd, "the proxy's optimum")->check(zero_or_more())),
+      group(command->add_option("--init-std", c.tuned.init_std, "the proxy's")->check(above_zero()))};
   std::vector<CLI::Option*> all = needed;
-  const auto share = CLI::Range(0.0, 1.0);
   for (auto* option :
        {command->add_option("--rule", c.rule,
                             "complete-mue, sp, mup, completep, complete-dp, mup-moe, jiang, mssp, u-mup"),
@@ -73,13 +98,13 @@ void add_transfer(CLI::App& app, Arguments& arguments, Action& action) {
         command->add_option("--wd-width", c.wd_width, "scaled, literal or independent"),
         command->add_option("--head", c.head, "published, mup or complete-dp"),
         command->add_option("--depth-exponent", c.options.depth_exponent, "alpha of CompleteP")
-            ->check(CLI::Range(0.0, 2.0)),
+            ->check(between(0, 2)),
         command->add_option("--duration-exponent", c.options.duration_exponent, "0.5 is Complete(d)P")
-            ->check(CLI::Range(0.0, 2.0)),
+            ->check(between(0, 2)),
         command->add_option("--mssp-regime", c.options.mssp_regime, "1, 2 or 3")->check(CLI::Range(1, 3)),
-        command->add_option("--beta1", c.tuned.beta1, "of the proxy")->check(share),
-        command->add_option("--beta2", c.tuned.beta2, "of the proxy")->check(share),
-        command->add_option("--eps", c.tuned.eps, "of the proxy")->check(CLI::PositiveNumber)})
+        command->add_option("--beta1", c.tuned.beta1, "of the proxy")->check(between(0, 1)),
+        command->add_option("--beta2", c.tuned.beta2, "of the proxy")->check(between(0, 1)),
+        command->add_option("--eps", c.tuned.eps, "of the proxy")->check(above_zero())})
     all.push_back(group(option->capture_default_str()));
   command->callback([&arguments, &action, needed, all] {
     const auto given = [](const CLI::Option* option) { return option->count() > 0; };
@@ -101,6 +126,86 @@ void add_transfer(CLI::App& app, Arguments& arguments, Action& action) {
   });
 }
 
+/// A command that reads a database, or the CSV files that the options `needed` name; `others` go with these.
+void choose_source(CLI::App* command, const Arguments& arguments, Action& action,
+                   const std::vector<CLI::Option*>& needed, const std::vector<CLI::Option*>& others,
+                   const Action& from_database, const Action& from_csv) {
+  command->callback([=, &arguments, &action] {
+    const auto given = [](const CLI::Option* option) { return option->count() > 0; };
+    const bool csv = std::any_of(needed.begin(), needed.end(), given);
+    for (const auto* option : csv ? needed : others)
+      if (given(option) != csv)
+        throw ExitError(kUsage, csv ? fmt::format("{} without a database needs {} too", command->get_name(),
+                                                  option->get_name())
+                                    : fmt::format("{} {} is for CSV files: give {} too", command->get_name(),
+                                                  option->get_name(), needed.front()->get_name()));
+    if (!csv && arguments.database.ends_with(".csv"))
+      throw ExitError(kUsage, fmt::format("{}: is no database; {} takes a CSV file with {}", arguments.database,
+                                          command->get_name(), needed.front()->get_name()));
+    if (csv && !arguments.database.empty())
+      throw ExitError(kUsage, fmt::format("{} reads {} or CSV files, not both", command->get_name(),
+                                          arguments.database));
+    action = csv ? from_csv : from_database;
+  });
+}
+
+/// `fit` and `drift` read a database, or sweeps that were trained elsewhere.
+void add_fit_and_drift(CLI::App& app, Arguments& arguments, Action& action) {
+  const auto group = [](CLI::Option* option) { return option->group("without a database"); };
+  const auto common = [&](CLI::App* command, std::string& tolerance, std::uint64_t& seed, std::string& charts,
+                          const std::string& pictures) {
+    return std::vector<CLI::Option*>{
+        group(command->add_option("--tolerance", tolerance, "share of the lowest loss, or as in \"0.003 nats\"")
+                  ->capture_default_str()),
+        group(command->add_option("--seed", seed, "of the draws of the fit")->capture_default_str()),
+        group(command->add_option("--charts", charts, "folder that gets " + pictures))};
+  };
+
+  auto* fit = add_reader(app, arguments, "fit",
+                         "the proxy's optimum with its uncertainty, from the database; or, with --csv, of a sweep "
+                         "that was trained elsewhere");
+  add_database(fit, arguments);
+  auto& f = arguments.csv_fit;
+  const std::vector<CLI::Option*> sweep = {
+      group(fit->add_option("--csv", f.csv, "columns lr, wd, loss, and seed, status if there are any"))};
+  auto others = common(fit, f.tolerance, f.seed, f.charts, "NAME_heat_map.svg and NAME_lr.svg");
+  others.push_back(group(fit->add_option("--steps", f.steps, "of a run: AdamW's time scale as a share of them")
+                             ->check(above_zero())));
+  choose_source(
+      fit, arguments, action, sweep, others,
+      [](const Arguments& a) { return show_fit(choose_database(a.database), a.output_format()); },
+      [](const Arguments& a) {
+        Console console(a.console);
+        return fit_csv(a.csv_fit, a.output_format(), console);
+      });
+
+  auto* drift = add_reader(app, arguments, "drift",
+                           "did the targets' optima move, from the database; or, with --proxy and --target, of "
+                           "sweeps that were trained elsewhere");
+  add_database(drift, arguments);
+  auto& d = arguments.csv_drift;
+  const std::vector<CLI::Option*> pair = {
+      group(drift->add_option("--proxy", d.proxy, "CSV of the proxy's sweep: lr, wd, loss")),
+      group(drift->add_option("--target", d.target,
+                              "CSV of the target's sweep, with LR and WD before the rule's factors"))};
+  others = common(drift, d.tolerance, d.seed, d.charts, "TARGET_drift.svg");
+  for (auto* option :
+       {drift->add_option("--lr", d.lr, "the transferred point; default: the proxy's fitted optimum"),
+        drift->add_option("--wd", d.wd, "the transferred point; default: the proxy's fitted optimum"),
+        drift->add_option("--lr-shift", d.lr_shift, "octaves that still count as the same place")
+            ->capture_default_str(),
+        drift->add_option("--wd-shift", d.wd_shift, "octaves that still count as the same place")
+            ->capture_default_str()})
+    others.push_back(group(option->check(above_zero())));
+  choose_source(
+      drift, arguments, action, pair, others,
+      [](const Arguments& a) { return show_drift(choose_database(a.database), a.output_format()); },
+      [](const Arguments& a) {
+        Console console(a.console);
+        return drift_csv(a.csv_drift, a.output_format(), console);
+      });
+}
+
 void add_run(CLI::App& app, Arguments& arguments, Action& action, const std::string& name,
              const std::string& help) {
   auto* command = app.add_subcommand(name, help);
@@ -113,11 +218,11 @@ void add_run(CLI::App& app, Arguments& arguments, Action& action, const std::str
   command
       ->add_option("--stall-timeout", arguments.run.stall_seconds,
                    "seconds of silence after which a worker is killed")
-      ->check(CLI::PositiveNumber);
+      ->check(above_zero());
   command
       ->add_option("--checkpoint-every", arguments.run.checkpoint_seconds,
                    "seconds between checkpoints of a trial")
-      ->check(CLI::PositiveNumber);
+      ->check(above_zero());
   command->callback([&] {
     action = [](const Arguments& a) {
       Console console(a.console);
@@ -137,9 +242,9 @@ void add_check(CLI::App& app, Arguments& arguments, Action& action) {
     command->add_option("--rule", options.rule, "instead of the study's rule");
     command->add_option("--head", options.head, "instead of the study's: published, mup, complete-dp");
     command->add_option("--lr", options.lr, "of the proxy; default: the middle of the study's space")
-        ->check(CLI::PositiveNumber);
+        ->check(above_zero());
     command->add_option("--init-std", options.init_std, "of the proxy; default: the study's")
-        ->check(CLI::PositiveNumber);
+        ->check(above_zero());
     command->add_option("--seeds", options.seeds, "per model")->capture_default_str()->check(CLI::Range(2, 100));
     command->add_option("-j,--workers", options.num_workers, "workers; default: one a GPU, or one a core")
         ->check(CLI::Range(1, 1024));
@@ -202,7 +307,7 @@ void add_commands(CLI::App& app, Arguments& arguments, Action& action) {
   add_database(query, arguments);
   query->add_option("--timeout", arguments.query_seconds, "seconds")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->check(above_zero());
   query->callback([&] {
     action = [](const Arguments& a) {
       return show_query(choose_database(a.database), a.sql, a.query_seconds, a.output_format());
@@ -215,9 +320,8 @@ void add_commands(CLI::App& app, Arguments& arguments, Action& action) {
   logs->callback(
       [&] { action = [](const Arguments& a) { return show_logs(choose_database(a.database), a.trial); }; });
 
-  reader("fit", "the proxy's optimum with its uncertainty, from the database", show_fit);
+  add_fit_and_drift(app, arguments, action);
   add_transfer(app, arguments, action);
-  reader("drift", "did the targets' optima move, from the database", show_drift);
 
   auto* report = app.add_subcommand("report", "write the HTML report from the database");
   add_database(report, arguments);

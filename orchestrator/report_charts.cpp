@@ -130,10 +130,10 @@ std::string target_curves(const sweeps::Analysis& analysis, const Curves& curves
 }  // namespace
 
 std::string heat_map_section(const sweeps::Analysis& analysis) {
-  const std::string map = heat_map(analysis.sweep, fit_of(analysis));
-  if (map.empty()) return note("The sweep has not begun.");
+  const auto map = heat_map(analysis.sweep, fit_of(analysis));
+  if (!map) return note("The sweep has not begun.");
   return figure(
-      map,
+      map->str(),
       "Each cell is one (LR, WD) point of the proxy, with its held-out loss. Cells outside the grid "
       "were added where the optimum lay on an edge.");
 }
@@ -168,8 +168,9 @@ std::string lr_section(const sweeps::Analysis& analysis) {
                       "The fitted curves of all models on common axes, by the rule that transferred them; under a "
                       "rule that holds, the optima lie above each other. Thick bar: 95 % interval of the optimum. "
                       "Dashed line: the transferred LR.");
-  std::string pictures = lr_chart(proxy, range.lo, range.hi);
-  for (const auto& target : analysis.targets) pictures += lr_chart(target_chart(target), range.lo, range.hi);
+  std::string pictures = lr_chart(proxy, range.lo, range.hi).str();
+  for (const auto& target : analysis.targets)
+    pictures += lr_chart(target_chart(target), range.lo, range.hi).str();
   return together + figure(
       "<div class=\"row\">" + pictures + "</div>",
       "LR in rule coordinates: a target whose optimum did not move has it where the proxy has it. Curve: "

@@ -50,15 +50,20 @@ void write_report(const std::filesystem::path& file, const sweeps::Study& study,
   write_file(file, render_report(study, analysis, by_trial, samples), "the report");
 }
 
+void write_picture(const std::filesystem::path& file, const Svg& picture) {
+  std::error_code error;
+  std::filesystem::create_directories(std::filesystem::absolute(file).parent_path(), error);
+  if (error)
+    throw ExitError(kEnvironment, fmt::format("{}: {}", file.parent_path().string(), error.message()));
+  write_file(file, picture.file(kReportStyle), "the picture");
+}
+
 std::vector<std::filesystem::path> write_charts(const std::filesystem::path& folder,
                                                 const sweeps::Analysis& analysis) {
-  std::error_code error;
-  std::filesystem::create_directories(folder, error);
-  if (error) throw ExitError(kEnvironment, fmt::format("{}: {}", folder.string(), error.message()));
   std::vector<std::filesystem::path> written;
   if (const auto picture = transfer_picture(analysis)) {
     written.push_back(folder / "lr_by_rule.svg");
-    write_file(written.back(), picture->file(kReportStyle), "the picture");
+    write_picture(written.back(), *picture);
   }
   return written;
 }

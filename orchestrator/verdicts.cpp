@@ -15,6 +15,8 @@ db::Value flag(bool value) { return static_cast<std::int64_t>(value); }
 
 std::vector<db::Value> fit_row(const std::string& model, double init_std, const sweeps::Optimum& fit,
                                std::int64_t steps) {
+  const bool has_box = fit.near_lr.hi > fit.near_lr.lo;
+  const auto edge = [&](double octaves) { return has_box ? db::Value(std::exp2(octaves)) : db::Value(); };
   return {text(model),
           std::exp2(fit.lr.estimate),
           std::exp2(fit.lr.ci.lo),
@@ -31,6 +33,11 @@ std::vector<db::Value> fit_row(const std::string& model, double init_std, const 
           fit.hx,
           fit.hxy,
           fit.hy,
+          edge(fit.near_lr.lo),
+          edge(fit.near_lr.hi),
+          edge(fit.near_wd.lo),
+          edge(fit.near_wd.hi),
+          fit.regret_tolerance,
           number(fit.num_points),
           number(fit.num_diverged),
           number(steps),
@@ -70,10 +77,11 @@ std::string fit_text(const sweeps::Study& study, const sweeps::Analysis& analysi
 
 db::Table fit_table(const sweeps::Study& study, const sweeps::Analysis& analysis) {
   db::Table table;
-  table.columns = {"model",   "lr",           "lr_low",          "lr_high",      "wd",         "wd_low",
-                   "wd_high", "wd_fitted",    "bracketed",       "init_std",     "loss",       "sigma",
-                   "skew",    "curvature_lr", "curvature_cross", "curvature_wd", "num_points", "num_diverged",
-                   "steps",   "trend",        "trend_low",       "trend_high"};
+  table.columns = {"model",        "lr",           "lr_low",          "lr_high",      "wd",          "wd_low",
+                   "wd_high",      "wd_fitted",    "bracketed",       "init_std",     "loss",        "sigma",
+                   "skew",         "curvature_lr", "curvature_cross", "curvature_wd", "near_lr_low", "near_lr_high",
+                   "near_wd_low",  "near_wd_high", "tolerance",       "num_points",   "num_diverged",
+                   "steps",        "trend",        "trend_low",       "trend_high"};
   if (analysis.fit)
     if (const auto* fit = std::get_if<sweeps::Optimum>(&*analysis.fit))
       table.rows.push_back(fit_row("proxy", analysis.init_std, *fit, study.proxy.steps));

@@ -5,11 +5,13 @@
 #include <map>
 #include <set>
 #include <stdexcept>
+#include <tuple>
 
 #include <fmt/format.h>
 #include <boost/math/distributions/students_t.hpp>
 
 #include "sweeps/adaptive.h"
+#include "sweeps/tolerance.h"
 
 namespace sweeps {
 namespace {
@@ -202,15 +204,13 @@ class Analyst {
     return best ? *best->loss : 0;
   }
   double tolerance(double loss) const {
-    return study_.drift.tolerance_nats > 0 ? study_.drift.tolerance_nats
-                                           : study_.drift.tolerance_fraction * loss;
+    return Tolerance{study_.drift.tolerance_fraction, study_.drift.tolerance_nats}.of(loss);
   }
 
   FitOptions sweep_options(const std::vector<TrialResult>& trials) const;
   void fit_sweep();
   void fit_horizons();
   std::vector<NewPoint> more_points(int round);
-  double transferred_log2_wd(const Optimum& fit) const;
   Hyperparameters optimum(const Optimum& fit) const;
   TargetAnalysis target(const TargetSpec& spec);
   std::optional<double> noise_near(const std::vector<TrialResult>& trials) const;
@@ -301,38 +301,6 @@ bool Analyst::sweep() {
   return fit != nullptr;
 }
 
-/// Standard deviation between seeds from cells that are complete in every replicate, each cell's and each
-/// seed's mean taken out. The worse half of the cells is left out: far from the optimum the spread is larger.
-struct SeedNoise {
-  double sigma = 0;
-  double df = 0;
-};
-SeedNoise seed_noise(const std::vector<TrialResult>& trials, int replicates) {
-  std::map<std::pair<double, double>, std::vector<double>> cells;
-  for (const auto& trial : trials)
-    if (is_complete(trial)) cells[{trial.spec.base.lr, trial.spec.base.wd}].push_back(*trial.loss);
-  const auto n = static_cast<std::size_t>(replicates);
-  std::vector<std::pair<double, std::vector<double>>> full;  // mean, losses by replicate
-  for (const auto& [point, losses] : cells) {
-    if (losses.size() != n) continue;
-    double mean = 0;
-    for (const double loss : losses) mean += loss / replicates;
-    full.emplace_back(mean, losses);
-  }
-  std::sort(full.begin(), full.end());
-  full.resize((full.size() + 1) / 2);
-  if (n < 2 || full.size() < 2) return {};
-
-  std::vector<double> seed_mean(n, 0.0);
-  for (const auto& [mean, losses] : full)
-    for (std::size_t i = 0; i < n; ++i) seed_mean[i] += (losses[i] - mean) / static_cast<double>(full.size());
-  double squares = 0;
-  for (const auto& [mean, losses] : full)
-    for (std::size_t i = 0; i < n; ++i) squares += std::pow(losses[i] - mean - seed_mean[i], 2);
-  const double df = static_cast<double>((n - 1) * (full.size() - 1));
-  return {.sigma = std::sqrt(squares / df), .df = df};
-}
-
 FitOptions Analyst::sweep_options(const std::vector<TrialResult>& trials) const {
   FitOptions options = fit_options(study_, "fit/proxy");
   const auto noise = seed_noise(trials, study_.search.replicates);
@@ -361,21 +329,10 @@ void Analyst::fit_horizons() {
   out_.trend = horizon_trend(out_.horizons);
 }
 
-/// Without a fitted WD axis there is one WD, or too few points to tell several apart: the best seen. Where WD
-/// is open on a side, the fit only says "as far as you like": no further than what was tried.
-double Analyst::transferred_log2_wd(const Optimum& fit) const {
-  if (!fit.wd_fitted) return fit.best_observed.y;
-  if (fit.wd.bracketed) return fit.wd.estimate;
-  const auto points = fit_points(out_.sweep);
-  const auto [lowest, highest] = std::ranges::minmax_element(points, {}, &FitPoint::y);
-  return std::clamp(fit.wd.estimate, lowest->y, highest->y);
-}
-
 Hyperparameters Analyst::optimum(const Optimum& fit) const {
   Hyperparameters values = study_.base;
   values.init_std = out_.init_std;
-  values.lr = rounded(std::exp2(fit.lr.estimate));
-  values.wd = rounded(std::exp2(transferred_log2_wd(fit)));
+  std::tie(values.lr, values.wd) = values_to_transfer(fit, fit_points(out_.sweep));
   return values;
 }
 
@@ -584,6 +541,41 @@ std::vector<FitPoint> fit_points(const std::vector<TrialResult>& trials) {
 
 std::vector<FitPoint> fit_points(const std::vector<TrialResult>& trials, double fraction) {
   return fit_points(at_horizon(trials, fraction));
+}
+
+SeedNoise seed_noise(const std::vector<TrialResult>& trials, int replicates) {
+  std::map<std::pair<double, double>, std::vector<double>> cells;
+  for (const auto& trial : trials)
+    if (is_complete(trial)) cells[{trial.spec.base.lr, trial.spec.base.wd}].push_back(*trial.loss);
+  const auto n = static_cast<std::size_t>(replicates);
+  std::vector<std::pair<double, std::vector<double>>> full;  // mean, losses by replicate
+  for (const auto& [point, losses] : cells) {
+    if (losses.size() != n) continue;
+    double mean = 0;
+    for (const double loss : losses) mean += loss / replicates;
+    full.emplace_back(mean, losses);
+  }
+  std::sort(full.begin(), full.end());
+  full.resize((full.size() + 1) / 2);
+  if (n < 2 || full.size() < 2) return {};
+
+  std::vector<double> seed_mean(n, 0.0);
+  for (const auto& [mean, losses] : full)
+    for (std::size_t i = 0; i < n; ++i) seed_mean[i] += (losses[i] - mean) / static_cast<double>(full.size());
+  double squares = 0;
+  for (const auto& [mean, losses] : full)
+    for (std::size_t i = 0; i < n; ++i) squares += std::pow(losses[i] - mean - seed_mean[i], 2);
+  const double df = static_cast<double>((n - 1) * (full.size() - 1));
+  return {.sigma = std::sqrt(squares / df), .df = df};
+}
+
+std::pair<double, double> values_to_transfer(const Optimum& fit, const std::vector<FitPoint>& points) {
+  double wd = fit.wd_fitted ? fit.wd.estimate : fit.best_observed.y;
+  if (fit.wd_fitted && !fit.wd.bracketed) {
+    const auto [lowest, highest] = std::ranges::minmax_element(points, {}, &FitPoint::y);
+    wd = std::clamp(wd, lowest->y, highest->y);
+  }
+  return {rounded(std::exp2(fit.lr.estimate)), rounded(std::exp2(wd))};
 }
 
 std::optional<Confirmation> confirmation(const Study& study, const Analysis& analysis) {

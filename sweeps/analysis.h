@@ -2,6 +2,7 @@
 
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "sweeps/censoring.h"
@@ -110,5 +111,19 @@ std::optional<Confirmation> confirmation(const Study& study, const Analysis& ana
 std::vector<FitPoint> fit_points(const std::vector<TrialResult>& trials);
 /// The same with the losses of one horizon; trials without one are left out. Horizons are never pooled.
 std::vector<FitPoint> fit_points(const std::vector<TrialResult>& trials, double fraction);
+
+/// Standard deviation between seeds from cells that are complete in every replicate, each cell's and each
+/// seed's mean taken out; the trials of a cell in the same order of seeds everywhere. The worse half of the cells
+/// is left out: far from the optimum the spread is larger. All 0 where there is nothing to compare.
+struct SeedNoise {
+  double sigma = 0;  // nats
+  double df = 0;
+};
+SeedNoise seed_noise(const std::vector<TrialResult>& trials, int replicates);
+
+/// LR and WD that a fit hands to the targets, with four digits. Without a fitted WD axis there is one WD, or too
+/// few points to tell several apart: the best seen. Where WD is open on a side, the fit only says "as far as you
+/// like": no further than what was tried.
+std::pair<double, double> values_to_transfer(const Optimum& fit, const std::vector<FitPoint>& points);
 
 }  // namespace sweeps

@@ -156,7 +156,7 @@ struct NewPoint {
 };
 std::vector<NewPoint> extension_points(const Optimum& fit, const std::vector<FitPoint>& points);
 
-/// The printout of a fit, many lines, no trailing newline. `label` names the model, `steps` scales tau.
+/// The printout of a fit, many lines, no trailing newline. `label` names the model, `steps` scales tau (0: in steps).
 std::string describe(const Optimum& fit, const std::string& label, std::int64_t steps);
 
 }  // namespace sweeps

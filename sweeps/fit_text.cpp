@@ -41,10 +41,12 @@ std::string lr_comment(const Optimum& fit) {
 }
 
 std::string tau_line(const Optimum& fit, std::int64_t steps) {
-  const double per_run = static_cast<double>(steps);
-  const auto share = [&](double octaves) { return rate(std::exp2(octaves) / per_run); };
-  return fmt::format("  {:<14} {:<10} [{}, {}]", "tau*/steps", share(fit.log2_tau.estimate),
-                     share(fit.log2_tau.ci.lo), share(fit.log2_tau.ci.hi));
+  const auto value = [&](double octaves) {
+    return steps > 0 ? rate(std::exp2(octaves) / static_cast<double>(steps))
+                     : fmt::format("{:.0f}", std::exp2(octaves));
+  };
+  return fmt::format("  {:<14} {:<10} [{}, {}]", steps > 0 ? "tau*/steps" : "tau* in steps",
+                     value(fit.log2_tau.estimate), value(fit.log2_tau.ci.lo), value(fit.log2_tau.ci.hi));
 }
 
 std::string best_line(const Optimum& fit) {

@@ -11,6 +11,8 @@
 #include "sweeps/corpora.h"
 #include "sweeps/study_shapes.h"
 #include "sweeps/study_space.h"
+#include "sweeps/tolerance.h"
+#include "sweeps/tolerance.h"
 
 namespace sweeps {
 namespace {
@@ -256,28 +258,25 @@ void refuse_unused_options(const Section& root, const Study& study) {
     section.refuse("compare", "no target has drift = true, and only those are tried under other rules");
 }
 
-/// "0.1%" of the target's loss (returned as a share), or "0.003 nats" in the loss's unit (put into `absolute`).
-double tolerance(const Section& section, std::string_view loss_unit, double& absolute) {
-  const auto help = fmt::format("write \"0.1%\" (of the target's loss) or \"0.003 {}\"", loss_unit);
+Tolerance tolerance(const Section& section, std::string_view loss_unit) {
   const Setting& setting = *section.find("tolerance");
   const auto* text = std::get_if<std::string>(&setting.value);
-  if (!text) section.fail("tolerance", fmt::format("{} has no unit; {}", type_name(setting), help));
-  double value = 0;
-  const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), value);
-  std::string_view unit(end, static_cast<std::size_t>(text->data() + text->size() - end));
-  unit.remove_prefix(std::min(unit.find_first_not_of(' '), unit.size()));
-  if (error != std::errc{} || !(value > 0) || !std::isfinite(value) || (unit != "%" && unit != loss_unit))
-    section.fail("tolerance", fmt::format("\"{}\" is no tolerance above 0; {}", *text, help));
-  if (unit == "%" && value >= 100)
-    section.fail("tolerance", fmt::format("\"{}\" would accept any loss; {}", *text, help));
-  if (unit == "%") return value / 100;
-  absolute = value;
-  return 0;
+  if (!text)
+    section.fail("tolerance", fmt::format("{} has no unit; {}", type_name(setting), tolerance_help(loss_unit)));
+  try {
+    return parse_tolerance(*text, loss_unit);
+  } catch (const std::invalid_argument& error) {
+    section.fail("tolerance", error.what());
+  }
 }
 
 void read_drift(const Section& root, std::string_view loss_unit, DriftSpec& drift) {
   const Section section = root.table("drift", {"tolerance", "lr_shift", "wd_shift", "max_trials"});
-  if (section.has("tolerance")) drift.tolerance_fraction = tolerance(section, loss_unit, drift.tolerance_nats);
+  if (section.has("tolerance")) {
+    const Tolerance given = tolerance(section, loss_unit);
+    drift.tolerance_fraction = given.nats > 0 ? 0 : given.fraction;
+    drift.tolerance_nats = given.nats;
+  }
   drift.lr_shift = section.number("lr_shift", drift.lr_shift, kPositive);
   drift.wd_shift = section.number("wd_shift", drift.wd_shift, kPositive);
   drift.max_trials = static_cast<int>(

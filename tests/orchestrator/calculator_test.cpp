@@ -133,6 +133,15 @@ TEST_CASE("the calculator refuses an expansion of zero or less", "[orchestrator]
   refused(worked_example({}, "8e2a", "width=128,expansion=-1"), "a number above 0");
 }
 
+TEST_CASE("the calculator refuses a learning rate that is no number above zero", "[orchestrator][calculator]") {
+  for (const char* lr : {"nan", "inf", "0", "-1e-3", "fast"}) {
+    INFO(lr);
+    refused(transfer({"--lr", lr, "--wd", "0.1", "--init-std", "0.01", "--proxy", "width=128", "--target", "8e2a"}),
+            "--lr");
+  }
+  refused(worked_example({"--beta2", "nan"}), "nan is no number from 0 to 1");
+}
+
 TEST_CASE("the calculator names the nearest key for one that is unknown", "[orchestrator][calculator]") {
   refused(worked_example({}, "8e2a", "widht=128"), "did you mean \"width\"?");
   refused(worked_example({}, "8e2a,expert_widht=64"), "did you mean \"expert_width\"?");
