@@ -3,63 +3,20 @@
 
 #include "sweeps/fit.h"
 #include "sweeps/profile_region.h"
-#include "sweeps/skew_regression.h"
 #include "tests/support/catch.h"
+#include "tests/support/estimators.h"
 #include "tests/support/surfaces.h"
 
 // What the fit promises, on surfaces whose optimum is known: the gates of fit-and-drift 5.4. Seeds are fixed;
 // the limits are the gates themselves.
 using namespace sweeps;
+using estimators::score, estimators::Scores;
 
 namespace {
 
 constexpr int kReplicates = 100;
-
-/// The usual alternative: an unweighted quadratic in LR and WD with a cross term.
-double least_squares_lr(const std::vector<FitPoint>& points) {
-  SkewDesign design;
-  const double lowest = lowest_loss(points);
-  std::vector<FitPoint> finished;
-  for (const auto& point : points)
-    if (!has_diverged(point, lowest)) finished.push_back(point);
-  const auto n = static_cast<Eigen::Index>(finished.size());
-  design.x.resize(n), design.y.resize(n), design.loss.resize(n);
-  for (Eigen::Index i = 0; i < n; ++i) {
-    const FitPoint& point = finished[static_cast<std::size_t>(i)];
-    design.x[i] = point.x, design.y[i] = point.y, design.loss[i] = point.loss;
-    design.block.push_back(0);
-  }
-  const auto fit = regress(design, 0, 0, 0, Eigen::VectorXd::Ones(n), 1);
-  return box_optimum(fit->surface, {-4, 4, -3, 3}).u;
-}
-
-struct Scores {
-  double rmse_lr = 0, rmse_wd = 0, bias_lr = 0, coverage = 0, regret = 0, rmse_least_squares = 0, sigma = 0;
-};
-
-Scores score(const surfaces::Surface& surface, std::uint64_t stream) {
-  Scores s;
-  for (int i = 0; i < kReplicates; ++i) {
-    Generator random(20260 + static_cast<std::uint64_t>(i), stream);
-    const double x0 = random.uniform(-1, 1), y0 = random.uniform(-1, 1);
-    const auto placed = surfaces::place(surface, x0, y0);
-    const auto points = surfaces::grid_7x5(placed, random);
-    const FitResult result = fit_optimum(points, {});
-    REQUIRE(std::holds_alternative<Optimum>(result));
-    const auto& fit = std::get<Optimum>(result);
-    const double lr = fit.lr.estimate - placed.true_x(), wd = fit.wd.estimate - placed.true_y();
-    s.rmse_lr += lr * lr, s.rmse_wd += wd * wd, s.bias_lr += lr;
-    s.coverage += fit.lr.ci.lo <= placed.true_x() && placed.true_x() <= fit.lr.ci.hi;
-    s.regret += placed.regret(fit.lr.estimate, fit.wd.estimate);
-    s.sigma += fit.sigma;
-    s.rmse_least_squares += std::pow(least_squares_lr(points) - placed.true_x(), 2);
-  }
-  for (double* sum :
-       {&s.rmse_lr, &s.rmse_wd, &s.bias_lr, &s.coverage, &s.regret, &s.rmse_least_squares, &s.sigma})
-    *sum /= kReplicates;
-  for (double* square : {&s.rmse_lr, &s.rmse_wd, &s.rmse_least_squares}) *square = std::sqrt(*square);
-  return s;
-}
+const estimators::Estimator kFit{"fit", estimators::skewed_fit};
+const estimators::Estimator kQuadratic{"2-D quadratic", estimators::least_squares};
 
 /// The reference surface on the usual grid, its optimum `offset` octaves from the middle in LR.
 struct Sweep {
@@ -93,13 +50,14 @@ TEST_CASE("over fifteen surfaces the optimum is close, unbiased and honestly unc
   const auto& all = surfaces::benchmark();
   const double n = static_cast<double>(all.size());
   for (std::size_t i = 0; i < all.size(); ++i) {
-    const Scores s = score(all[i], i);
+    const Scores s = score(all[i], i, kFit, kReplicates);
+    const Scores quadratic = score(all[i], i, kQuadratic, kReplicates);
     INFO(all[i].id << ": RMSE " << s.rmse_lr << ", bias " << s.bias_lr << ", coverage " << s.coverage);
     CHECK(s.rmse_lr <= 0.20);
     CHECK(s.coverage >= 0.90);
     mean.rmse_lr += s.rmse_lr / n, mean.rmse_wd += s.rmse_wd / n, mean.coverage += s.coverage / n;
     mean.regret += s.regret / n, mean_abs_bias += std::abs(s.bias_lr) / n;
-    num_better += s.rmse_lr < s.rmse_least_squares;
+    num_better += s.rmse_lr < quadratic.rmse_lr;
   }
   CHECK(mean.rmse_lr <= 0.10);
   CHECK(mean.rmse_wd <= 0.15);  // the reference reaches 0.133
@@ -117,7 +75,8 @@ TEST_CASE("curves that are steeper towards small learning rates are fitted as we
           "[sweeps][fit][gates][slow]") {
   const auto& all = surfaces::mirrored();
   for (std::size_t i = 0; i < all.size(); ++i) {
-    const Scores s = score(all[i], 100 + i);
+    const Scores s = score(all[i], 100 + i, kFit, kReplicates);
+    const Scores quadratic = score(all[i], 100 + i, kQuadratic, kReplicates);
     INFO(all[i].id << ": RMSE " << s.rmse_lr << ", bias " << s.bias_lr << ", coverage " << s.coverage
                    << ", sigma " << s.sigma);
     CHECK(s.sigma <= 3 * all[i].sigma);
@@ -125,7 +84,7 @@ TEST_CASE("curves that are steeper towards small learning rates are fitted as we
     CHECK(s.rmse_lr <= 0.20);
     CHECK(s.coverage >= 0.80);
     CHECK(s.regret <= 0.5e-3);
-    CHECK(s.rmse_lr < s.rmse_least_squares);
+    CHECK(s.rmse_lr < quadratic.rmse_lr);
   }
 }
 
