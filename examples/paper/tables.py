@@ -83,9 +83,10 @@ def axis_table(rows):
             optimum = shift = cost = "-"
         percent = f"{about}{100 * regret(row) / row['loss']:.2f} %" if regret(row) is not None and row["loss"] else "-"
         loss = f"{row['loss']:.4f}" if row["loss"] is not None else "diverged"
-        lines.append([row["name"], row["rule"], optimum, shift, cost, percent, loss, row["verdict"]])
-    return table(["target", "rule", "optimum LR [95 %]", "octaves from the prediction [95 %]", "regret, nats",
-                  "regret", "loss at the transferred point", "verdict"], lines)
+        noise = f"{row['sigma0_ratio']:.2g} / " + (f"{row['sigma0_measured']:.2g}" if row["sigma0_measured"] else "-")
+        lines.append([row["name"], row["rule"], optimum, shift, cost, percent, loss, noise, row["verdict"]])
+    return table(["target", "rule", "optimum LR [95 %]", "octaves from the prediction [95 %]", "regret [95 % bound]",
+                  "regret", "loss at the transferred point", "sigma_0: predicted / measured", "verdict"], lines)
 
 
 def mean(values):
