@@ -79,6 +79,10 @@ bool all_ended(const std::vector<TrialResult>& trials) {
   return std::all_of(trials.begin(), trials.end(), [](const auto& trial) { return has_ended(trial.state); });
 }
 
+/// A diffusion trial this many times above the best counts as diverged in a fit: the nat that has_diverged allows
+/// means nothing for a squared error, and is this share of a language model's usual loss.
+constexpr double kDiffusionDiverged = 1.4;
+
 const TrialResult* lowest(const std::vector<TrialResult>& trials) {
   const TrialResult* best = nullptr;
   for (const auto& trial : trials)
@@ -526,6 +530,7 @@ std::vector<std::vector<TrialResult>> sweeps_under_way(const Study& study, const
 
 std::vector<FitPoint> fit_points(const std::vector<TrialResult>& trials) {
   std::vector<FitPoint> points;
+  const auto* best = lowest(trials);
   std::map<std::uint64_t, int> blocks;  // seeds in order of appearance
   for (const auto& trial : trials) {
     const bool diverged = trial.state == TrialState::diverged;
@@ -533,6 +538,8 @@ std::vector<FitPoint> fit_points(const std::vector<TrialResult>& trials) {
     FitPoint point{.x = std::log2(trial.spec.base.lr), .y = std::log2(trial.spec.base.wd)};
     point.diverged = diverged;
     if (!diverged) point.loss = *trial.loss;
+    if (!diverged && trial.spec.run.shape.is_diffusion())
+      point.diverged = point.loss > kDiffusionDiverged * *best->loss;
     point.seed_block = blocks.emplace(trial.spec.seed, static_cast<int>(blocks.size())).first->second;
     points.push_back(point);
   }

@@ -439,6 +439,23 @@ TEST_CASE("a change of the study leaves old results aside", "[sweeps][analysis]"
   CHECK(analysis.missing.size() == 15);
 }
 
+TEST_CASE("a squared error far above the best is a barrier, not a point of the fit", "[sweeps][analysis]") {
+  std::vector<TrialResult> trials(3);
+  for (std::size_t i = 0; i < 3; ++i) {
+    trials[i].spec.base = {.lr = 0.01 * static_cast<double>(1 << i), .wd = 0.1};
+    trials[i].spec.run.shape.family = models::ModelFamily::diffusion_model;
+    trials[i].state = TrialState::complete;
+  }
+  trials[0].loss = 0.37, trials[1].loss = 0.44, trials[2].loss = 0.57;
+  const auto points = fit_points(trials);
+  CHECK_FALSE(points[0].diverged);
+  CHECK_FALSE(points[1].diverged);
+  CHECK(points[2].diverged);
+  trials[0].spec.run.shape.family = models::ModelFamily::language_model;
+  for (auto& trial : trials) trial.spec.run.shape = trials[0].spec.run.shape;
+  CHECK_FALSE(fit_points(trials)[2].diverged);
+}
+
 TEST_CASE("the fit sees diverged trials and not failed ones", "[sweeps][analysis]") {
   const auto study = without_scan();
   auto trials = train({}, plan_sweep(study, study.base.init_std));
