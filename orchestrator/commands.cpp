@@ -1,5 +1,6 @@
 #include "orchestrator/commands.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cstdio>
 #include <fstream>
@@ -226,18 +227,21 @@ int show_calculated(const CalculatorOptions& options, Format format) {
   return kDone;
 }
 
-int show_drift(const fs::path& database, Format format) {
+int show_drift(const fs::path& database, bool trend, Format format) {
   const auto loaded = load(database);
-  const auto text = drift_text(loaded.study, loaded.analysis);
-  if (text.empty())
+  const auto& targets = loaded.analysis.targets;
+  if (std::ranges::none_of(targets, [](const auto& target) { return target.spec.drift; }))
     throw ExitError(kNoVerdict, fmt::format("{}: no target has a drift check yet", database.string()));
   int code = kDone;
-  for (const auto& target : loaded.analysis.targets) {
+  for (const auto& target : targets) {
     if (!target.spec.drift || sweeps::is_comparator(loaded.study, target.spec)) continue;
     const int one = target.drift ? sweeps::exit_code(target.drift->verdict) : kNoVerdict;
     if (code != kGateFailed && one != kDone) code = one;
   }
-  print(text, drift_table(loaded.analysis), format);
+  if (trend)
+    print(trend_table(loaded.study, loaded.analysis), format);
+  else
+    print(drift_text(loaded.study, loaded.analysis, code), drift_table(loaded.analysis), format);
   return code;
 }
 

@@ -27,7 +27,8 @@ int show_fit(const std::filesystem::path& database, Format format);
 int show_transfer(const std::filesystem::path& database, Format format);
 /// The same from shapes and values on the command line; opens nothing.
 int show_calculated(const CalculatorOptions& options, Format format);
-int show_drift(const std::filesystem::path& database, Format format);
+/// `trend`: the line through the drifts of several targets, in place of the targets.
+int show_drift(const std::filesystem::path& database, bool trend, Format format);
 /// Writes the report from the database; `file` empty: the database's name with .html. With a folder for `charts`,
 /// also its pictures that stand alone.
 int make_report(const std::filesystem::path& database, std::filesystem::path file,

@@ -30,7 +30,7 @@ struct Arguments {
   CsvDriftOptions csv_drift;
   std::string study, database, charts, format = "table", sql, trial, report, corpus;
   double query_seconds = 30;
-  bool json = false, no_measure = false;
+  bool json = false, no_measure = false, trend = false;
 
   Format output_format() const { return json ? Format::json : parse_format(format); }
 };
@@ -183,11 +183,14 @@ void add_fit_and_drift(CLI::App& app, Arguments& arguments, Action& action) {
                            "did the targets' optima move, from the database; or, with --proxy and --target, of "
                            "sweeps that were trained elsewhere");
   add_database(drift, arguments);
+  auto* trend = drift->add_flag("--trend", arguments.trend,
+                                "how the drift goes with the targets' scale, a row for each rule");
   auto& d = arguments.csv_drift;
   const std::vector<CLI::Option*> pair = {
       group(drift->add_option("--proxy", d.proxy, "CSV of the proxy's sweep: lr, wd, loss")),
       group(drift->add_option("--target", d.target,
                               "CSV of the target's sweep, with LR and WD before the rule's factors"))};
+  for (auto* option : pair) trend->excludes(option);
   others = common(drift, d.tolerance, d.seed, d.charts, "TARGET_drift.svg");
   for (auto* option :
        {drift->add_option("--lr", d.lr, "the transferred point; default: the proxy's fitted optimum"),
@@ -199,7 +202,7 @@ void add_fit_and_drift(CLI::App& app, Arguments& arguments, Action& action) {
     others.push_back(group(option->check(above_zero())));
   choose_source(
       drift, arguments, action, pair, others,
-      [](const Arguments& a) { return show_drift(choose_database(a.database), a.output_format()); },
+      [](const Arguments& a) { return show_drift(choose_database(a.database), a.trend, a.output_format()); },
       [](const Arguments& a) {
         Console console(a.console);
         return drift_csv(a.csv_drift, a.output_format(), console);

@@ -2,10 +2,12 @@
 
 #include <cmath>
 #include <set>
+#include <sstream>
 
 #include <fmt/format.h>
 
 #include "orchestrator/svg.h"
+#include "sweeps/drift_summary.h"
 
 namespace orchestrator {
 namespace {
@@ -95,6 +97,19 @@ std::vector<std::string> drift_row(const TargetAnalysis& target) {
           more};
 }
 
+/// The trend over the targets of each rule, and how many verdicts of each kind.
+std::string drift_summary(const sweeps::Study& study, const sweeps::Analysis& analysis) {
+  std::string html;
+  std::istringstream trends(sweeps::describe_trends(study, analysis));
+  for (std::string line; std::getline(trends, line);) html += fmt::format("<p>{}</p>\n", escape(line));
+  if (const auto verdicts = sweeps::describe_verdicts(study, analysis); !verdicts.empty())
+    html += fmt::format("<p>summary: {}{}</p>\n", escape(verdicts),
+                        analysis.stage == sweeps::Stage::done
+                            ? fmt::format(" → exit {}", analysis.exit_code)
+                            : "");
+  return html;
+}
+
 std::string factor(double value, double times) {
   return beneath(fmt::format("{:.4g}", value), fmt::format("× {:.4g}", times));
 }
@@ -170,7 +185,7 @@ std::string drift_section(const sweeps::Study& study, const sweeps::Analysis& an
       waiting += note(target.spec.name + ": its drift design is still being trained.");
     judged = judged || target.drift;
   }
-  return (judged ? table.str() : "") + waiting +
+  return (judged ? table.str() : "") + waiting + drift_summary(study, analysis) +
          note(fmt::format(
              "Intervals are 95 %. Equivalence bounds: {} octaves of LR, {} of WD. PASS: the 95 % upper "
              "bound of the regret is below the tolerance. DRIFT: the regret is proven to be above it. Rules "

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "orchestrator/output.h"
+#include "sweeps/drift_summary.h"
 
 namespace orchestrator {
 namespace {
@@ -210,7 +211,31 @@ std::string measured_sigma0(const sweeps::TargetAnalysis& target) {
   return target.measured_sigma0 ? fmt::format("x{:.2f} measured", *target.measured_sigma0) : "not measured";
 }
 
-std::string drift_text(const sweeps::Study& study, const sweeps::Analysis& analysis) {
+db::Table trend_table(const sweeps::Study& study, const sweeps::Analysis& analysis) {
+  db::Table table;
+  table.columns = {"rule",
+                   "axis",
+                   "num_targets",
+                   "slope",
+                   "slope_low",
+                   "slope_high",
+                   "rms",
+                   "curvature_ratio_low",
+                   "curvature_ratio_high",
+                   "curvature_slope",
+                   "regret_at_largest"};
+  for (const auto& trend : sweeps::drift_trends(study, analysis)) {
+    const auto& ratio = trend.curvature_ratio;
+    table.rows.push_back({text(models::name(trend.rule)), text(sweeps::name(trend.axis)),
+                          number(trend.num_targets), trend.slope, trend.ci.lo, trend.ci.hi, trend.rms,
+                          ratio ? db::Value(ratio->lo) : db::Value(), ratio ? db::Value(ratio->hi) : db::Value(),
+                          trend.curvature_slope, trend.regret_at_largest});
+  }
+  return table;
+}
+
+std::string drift_text(const sweeps::Study& study, const sweeps::Analysis& analysis,
+                       std::optional<int> exit_code) {
   std::string result;
   for (const auto& target : analysis.targets) {
     if (!target.spec.drift) continue;
@@ -232,6 +257,11 @@ std::string drift_text(const sweeps::Study& study, const sweeps::Analysis& analy
       result += fmt::format("; use LR x{:.3g}, WD x{:.3g}", target.drift->lr_factor, target.drift->wd_factor);
     result += fmt::format("\n{:<16} gradient noise sigma_0 against the proxy's: x{:.2f} predicted, {}", "",
                           target.config.sigma0_ratio, measured_sigma0(target));
+  }
+  if (const auto trends = sweeps::describe_trends(study, analysis); !trends.empty()) result += "\n" + trends;
+  if (const auto verdicts = sweeps::describe_verdicts(study, analysis); !verdicts.empty()) {
+    result += "\nsummary: " + verdicts;
+    if (exit_code) result += fmt::format(" -> exit {}", *exit_code);
   }
   return result;
 }
@@ -263,7 +293,9 @@ std::string targets_text(const sweeps::Study& study, const sweeps::Analysis& ana
 
 std::string summary_text(const sweeps::Study& study, const sweeps::Analysis& analysis) {
   std::string result = fit_text(study, analysis);
-  for (const auto& part : {targets_text(study, analysis), drift_text(study, analysis)})
+  std::optional<int> exit_code;
+  if (analysis.stage == sweeps::Stage::done) exit_code = analysis.exit_code;
+  for (const auto& part : {targets_text(study, analysis), drift_text(study, analysis, exit_code)})
     if (!part.empty()) result += "\n\n" + part;
   if (!analysis.notes.empty()) result += "\n";
   for (const auto& note : analysis.notes) result += "\n" + note;

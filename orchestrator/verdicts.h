@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "db/query.h"
@@ -21,7 +22,12 @@ std::string transfer_text(const std::vector<sweeps::TargetConfig>& targets);
 
 /// One row per target with a drift check.
 db::Table drift_table(const sweeps::Analysis& analysis);
-std::string drift_text(const sweeps::Study& study, const sweeps::Analysis& analysis);
+/// The same for people, the trend over the targets and the count of verdicts below; with the exit code of the command
+/// that prints it, where there is one yet.
+std::string drift_text(const sweeps::Study& study, const sweeps::Analysis& analysis,
+                       std::optional<int> exit_code);
+/// One row per rule whose targets show a trend.
+db::Table trend_table(const sweeps::Study& study, const sweeps::Analysis& analysis);
 
 /// A line per target, copies under other rules included: its loss at the transferred point against the same
 /// shape under SP at the proxy's values.

@@ -12,6 +12,7 @@
 
 #include "sweeps/adaptive.h"
 #include "sweeps/tolerance.h"
+#include "sweeps/trend_line.h"
 
 namespace sweeps {
 namespace {
@@ -114,24 +115,6 @@ std::vector<TrialResult> at_horizon(std::vector<TrialResult> trials, double frac
   return trials;
 }
 
-/// Slope of y over x by weighted least squares.
-double slope(const std::vector<double>& x, const std::vector<double>& y, const std::vector<double>& weights) {
-  double sum = 0, mean_x = 0, mean_y = 0;
-  for (std::size_t i = 0; i < x.size(); ++i) {
-    sum += weights[i];
-    mean_x += weights[i] * x[i];
-    mean_y += weights[i] * y[i];
-  }
-  mean_x /= sum;
-  mean_y /= sum;
-  double xx = 0, xy = 0;
-  for (std::size_t i = 0; i < x.size(); ++i) {
-    xx += weights[i] * (x[i] - mean_x) * (x[i] - mean_x);
-    xy += weights[i] * (x[i] - mean_x) * (y[i] - mean_y);
-  }
-  return xy / xx;
-}
-
 std::optional<HorizonTrend> horizon_trend(const std::vector<Horizon>& horizons) {
   std::vector<double> x, y, weights;
   std::vector<const Optimum*> fits;
@@ -150,12 +133,12 @@ std::optional<HorizonTrend> horizon_trend(const std::vector<Horizon>& horizons) 
   for (std::size_t i = 0; i < num_draws; ++i) {
     std::vector<double> drawn;
     for (const auto* fit : fits) drawn.push_back(fit->draws[i].x);
-    slopes.push_back(slope(x, drawn, weights));
+    slopes.push_back(fit_line(x, drawn, weights).slope);
   }
   // The shape floor of two optima an average distance apart.
   const double span = x.back() - x.front();
   HorizonTrend trend;
-  trend.slope = slope(x, y, weights);
+  trend.slope = fit_line(x, y, weights).slope;
   trend.ci =
       draws_interval(trend.slope, std::move(slopes), 0.95, std::sqrt(2.0) * FitOptions{}.shape_floor / span);
   trend.num_horizons = static_cast<int>(fits.size());

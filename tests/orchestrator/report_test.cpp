@@ -223,6 +223,7 @@ TEST_CASE("the drift table gives octaves, intervals, regret and verdict", "[orch
   CHECK_THAT(drift, ContainsSubstring(fmt::format("[{:+.2f},", report.lr.ci.lo)));
   CHECK_THAT(drift, ContainsSubstring(fmt::format("{:.4f}", report.regret_upper)));
   CHECK_THAT(drift, ContainsSubstring("PASS"));
+  CHECK_THAT(drift, ContainsSubstring("summary: 1 PASS → exit 0"));
 }
 
 TEST_CASE("a drift that cannot be judged says why", "[orchestrator][report]") {

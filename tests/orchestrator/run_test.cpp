@@ -176,6 +176,27 @@ TEST_CASE("a drifted optimum ends with exit code 3 and the correction", "[orches
   INFO(ended.out + ended.err);
   CHECK(ended.code == 3);
   CHECK_THAT(ended.out, ContainsSubstring("DRIFT") && ContainsSubstring("use LR x0.3"));
+  CHECK_THAT(ended.out, ContainsSubstring("\nsummary: 1 DRIFT -> exit 3\n"));
+}
+
+TEST_CASE("three targets of different width have a line through their drifts", "[orchestrator][run]") {
+  const TemporaryFolder folder;
+  test::write_study(folder.path(),
+                    "[[target]]\nname = \"twice\"\nmoe = \"8e2a\"\nwidth = 128\ndrift = true\n"
+                    "[[target]]\nname = \"thrice\"\nmoe = \"8e2a\"\nwidth = 192\ndrift = true\n");
+  const auto ended = tuneonce(folder.path(), {"run", "small.toml"});
+  INFO(ended.out + ended.err);
+  CHECK_THAT(ended.out, ContainsSubstring("\ntrend over log2(width): dLR slope ") &&
+                            ContainsSubstring(" -> exit "));
+  const auto table = tuneonce(folder.path(), {"drift", "--trend", "--json"});
+  CHECK(table.code == ended.code);
+  const auto rows = nlohmann::json::parse(table.out);
+  REQUIRE(rows.size() == 1);
+  CHECK(rows[0]["rule"] == "complete-mue");
+  CHECK(rows[0]["axis"] == "width");
+  CHECK(rows[0]["num_targets"] == 3);
+  CHECK(rows[0]["slope_low"].get<double>() < rows[0]["slope"].get<double>());
+  CHECK(rows[0].size() == 11);
 }
 
 TEST_CASE("a rule to compare with has trials, a verdict and rows of its own", "[orchestrator][run]") {
