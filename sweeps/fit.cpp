@@ -17,6 +17,7 @@ namespace {
 constexpr double kDivergedAbove = 1.0;  // nats over the best trial
 constexpr double kGuard = 1.5;          // octaves between the optimum and the best trial
 constexpr double kUnbracketed = 0.025;  // share of draws on one side of the box
+constexpr double kOnLine = 0.02;        // octaves, root mean square across a line through the trials
 constexpr double kOutlier = 4;          // robust residual that is worth a note
 
 /// A surface of `robust` with its optimum, its loss counted from zero again.
@@ -184,6 +185,20 @@ Optimum summarise(const RobustFit& robust, const FinishedTrials& trials, const S
   return fit;
 }
 
+/// Whether the trials lie on one line of LR and WD, but for the rounding of planned values (1e-3 octaves).
+/// Least squares would read a slope across the line, many nats an octave, off that rounding.
+bool on_one_line(const std::vector<FitPoint>& points) {
+  double x = 0, y = 0, xx = 0, xy = 0, yy = 0;
+  const double n = static_cast<double>(points.size());
+  for (const FitPoint& point : points) x += point.x / n, y += point.y / n;
+  for (const FitPoint& point : points) {
+    const double dx = point.x - x, dy = point.y - y;
+    xx += dx * dx / n, xy += dx * dy / n, yy += dy * dy / n;
+  }
+  const double across = (xx + yy) / 2 - std::hypot((xx - yy) / 2, xy);  // smaller eigenvalue: mean square
+  return across < kOnLine * kOnLine;
+}
+
 RankDeficient explain_rank(const FinishedTrials& trials, const SkewDesign& design) {
   const int lr_levels = num_levels(trials.points, &FitPoint::x);
   if (lr_levels < 3) {
@@ -268,6 +283,7 @@ FitResult fit_optimum(const std::vector<FitPoint>& points, const FitOptions& opt
   if (num_rows < design.num_parameters() + 1)
     return TooFewTrials{fmt::format("{} finished trials; this design needs at least {}", design.num_points(),
                                     design.num_parameters() + 1 - static_cast<int>(design.prior.size()))};
+  if (design.two_d && on_one_line(trials->points)) return explain_rank(*trials, design);
   const auto robust = robust_fit(*trials, design, options);
   if (!robust) return explain_rank(*trials, design);
   return summarise(*robust, *trials, design, options);

@@ -26,11 +26,19 @@ struct Search {
       fit = fit_optimum(points, {});
       last = adaptive_step(points, fit, options);
       next = last.next;
-      const auto* optimum = std::get_if<Optimum>(&fit);
-      if (!optimum || !optimum->diverged_at) continue;
-      num_near_cliff += static_cast<int>(std::ranges::count_if(
-          next, [&](const auto& at) { return at.x > *optimum->diverged_at - 0.5 + 1e-9; }));
+      num_near_cliff += static_cast<int>(
+          std::ranges::count_if(next, [&](const auto& at) { return at.x > cliff() - 0.5 + 1e-9; }));
     }
+  }
+  /// The smallest LR that diverged, above the best trial's: below it others bound nothing.
+  double cliff() const {
+    const double lowest = lowest_loss(points);
+    const auto best = std::ranges::find(points, lowest, &FitPoint::loss);
+    double cliff = INFINITY;
+    for (const auto& point : points)
+      if (has_diverged(point, lowest) && best != points.end() && point.x > best->x)
+        cliff = std::min(cliff, point.x);
+    return cliff;
   }
   const Optimum& optimum() const { return std::get<Optimum>(fit); }
   bool tried_outside() const {
@@ -145,7 +153,7 @@ TEST_CASE("the batch is filled as asked and never exceeds what is left", "[sweep
 // search itself keeps half an octave away.
 TEST_CASE("on the reference surface about eighteen trials do what the grid does with thirty-five",
           "[sweeps][adaptive][gates][slow]") {
-  constexpr int kReplicates = 60;
+  constexpr int kReplicates = 100;
   double num_points = 0, square = 0, regret = 0;
   int num_covered = 0, num_settled = 0, num_near_cliff = 0;
   for (int i = 0; i < kReplicates; ++i) {

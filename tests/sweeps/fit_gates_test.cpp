@@ -41,6 +41,9 @@ bool flagged(const FitResult& result) {
 
 }  // namespace
 
+// Nearest to a limit is the coverage of S4, 0.90 here and 0.916 over 500 other replicates: two exponentials
+// are no skewed quadratic, and the bias of 0.06 octaves uses up the interval. The wide share of the skew's
+// prior is not why: without it the coverage is 0.914.
 TEST_CASE("over fifteen surfaces the optimum is close, unbiased and honestly uncertain",
           "[sweeps][fit][gates][slow]") {
   Scores mean, worst;
@@ -126,12 +129,15 @@ TEST_CASE("weight decay that never hurts by being small is reported open, and LR
   CHECK(num_covered >= 95);
 }
 
-// In one dimension the two are the same set; what is left is the second dimension and the draws' own noise.
+// In one dimension the two are the same set; the second makes the draws a little wider. As many draws as
+// here tell: with the product's 3,000 their own noise of 2 % is larger than that.
 TEST_CASE("the draws agree with the profile region, which needs none", "[sweeps][fit][gates][slow]") {
   FitOptions options;
   options.k_grid = {0};
   options.shape_floor = 0;
+  options.draws = 30000;
   double mean_ratio = 0;
+  int num_wider = 0;
   for (int i = 0; i < kReplicates; ++i) {
     Generator random(800 + static_cast<std::uint64_t>(i));
     const double x0 = random.uniform(-1, 1), y0 = random.uniform(-1, 1);
@@ -142,11 +148,13 @@ TEST_CASE("the draws agree with the profile region, which needs none", "[sweeps]
     const double ratio = (fit.lr.ci.hi - fit.lr.ci.lo) / (profile.hi - profile.lo);
     CHECK_THAT(ratio, WithinAbs(1, 0.25));
     mean_ratio += ratio / kReplicates;
+    num_wider += ratio > 1;
   }
   CHECK_THAT(mean_ratio, WithinAbs(1, 0.05));
+  CHECK(num_wider >= 95);
 }
 
-TEST_CASE("a quadratic has the same optimum in LR and WD as in LR and tau", "[sweeps][fit]") {
+TEST_CASE("a quadratic has the same optimum in LR and WD as in LR and tau", "[sweeps][fit][gates]") {
   FitOptions options;
   options.k_grid = {0};
   for (int i = 0; i < 10; ++i) {
@@ -158,5 +166,37 @@ TEST_CASE("a quadratic has the same optimum in LR and WD as in LR and tau", "[sw
     const auto& in_tau = std::get<Optimum>(turned);
     CHECK_THAT(in_tau.lr.estimate, WithinAbs(in_wd.lr.estimate, 1e-6));
     CHECK_THAT(in_tau.wd.estimate, WithinAbs(in_wd.log2_tau.estimate, 1e-6));
+  }
+}
+
+TEST_CASE("the units of LR, WD and loss and the order of the trials change nothing, on any surface",
+          "[sweeps][fit][gates][slow]") {
+  for (const auto& surface : surfaces::benchmark()) {
+    const auto sweep = sweep_with_optimum_at(surface, 0.4, 1);
+    const auto& plain = std::get<Optimum>(sweep.result);
+    const auto check = [&](const char* what, double dx, double dy, double dloss, auto&& change) {
+      auto points = sweep.points;
+      change(points);
+      const auto result = fit_optimum(points, {});
+      const auto& fit = std::get<Optimum>(result);
+      INFO(surface.id << ": " << what);
+      CHECK_THAT(fit.lr.estimate - dx, WithinAbs(plain.lr.estimate, 1e-9));
+      CHECK_THAT(fit.lr.ci.lo - dx, WithinAbs(plain.lr.ci.lo, 1e-9));
+      CHECK_THAT(fit.lr.ci.hi - dx, WithinAbs(plain.lr.ci.hi, 1e-9));
+      CHECK_THAT(fit.wd.estimate - dy, WithinAbs(plain.wd.estimate, 1e-9));
+      CHECK_THAT(fit.wd.ci.lo - dy, WithinAbs(plain.wd.ci.lo, 1e-9));
+      CHECK_THAT(fit.wd.ci.hi - dy, WithinAbs(plain.wd.ci.hi, 1e-9));
+      CHECK_THAT(fit.best_loss - dloss, WithinAbs(plain.best_loss, 1e-9));
+    };
+    check("LR and WD", 9.97, -4.3, 0, [](auto& points) {
+      for (auto& point : points) point.x += 9.97, point.y -= 4.3;
+    });
+    check("loss", 0, 0, 5.3, [](auto& points) {
+      for (auto& point : points) point.loss += 5.3;
+    });
+    check("order", 0, 0, 0, [](auto& points) {
+      std::ranges::reverse(points);
+      std::swap(points[3], points[20]);
+    });
   }
 }
