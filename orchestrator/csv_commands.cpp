@@ -61,32 +61,34 @@ void require_finished(const CsvSweep& sweep, const std::string& file) {
                       : fmt::format("{}: no run finished; add runs that are complete", file));
 }
 
-double nats(const std::string& tolerance, double loss, const std::string& file) {
-  const auto parsed = sweeps::parse_tolerance(tolerance);
+/// In the loss's unit.
+double tolerance_of(const CsvOptions& options, double loss, const std::string& file) {
+  const auto parsed = sweeps::parse_tolerance(options.tolerance, options.loss_unit);
   if (parsed.nats <= 0 && loss <= 0)
     throw ExitError(kUsage,
                     fmt::format("{}: the lowest loss is {:.4g}, and a share of it is no tolerance; give "
-                                "--tolerance in nats, as in \"0.003 nats\"",
-                                file, loss));
+                                "--tolerance in {}, as in \"0.003 {}\"",
+                                file, loss, options.loss_unit, options.loss_unit));
   return parsed.of(loss);
 }
 
-sweeps::FitOptions fit_options(std::uint64_t seed, const std::string& purpose) {
-  sweeps::FitOptions options;
-  options.seed = sweeps::derived_seed(seed, "fit/" + purpose);
-  return options;
+sweeps::FitOptions fit_options(const CsvOptions& options, const std::string& purpose, double tolerance) {
+  sweeps::FitOptions how;
+  how.seed = sweeps::derived_seed(options.seed, "fit/" + purpose);
+  how.loss_unit = options.loss_unit;
+  how.regret_tolerance = tolerance;
+  return how;
 }
 
 /// Like the fit of a study's proxy, with the noise between seeds where there are several.
-sweeps::FitResult fit(const CsvSweep& sweep, double tolerance, std::uint64_t seed) {
-  auto options = fit_options(seed, "proxy");
+sweeps::FitResult fit(const CsvSweep& sweep, double tolerance, const CsvOptions& options) {
+  auto how = fit_options(options, "proxy", tolerance);
   auto by_seed = sweep.trials;
   std::ranges::stable_sort(by_seed, {}, [](const auto& trial) { return trial.spec.seed; });
   const auto noise = sweeps::seed_noise(by_seed, sweep.num_seeds);
-  options.sigma0 = noise.sigma;
-  options.nu0 = noise.df;
-  options.regret_tolerance = tolerance;
-  return sweeps::fit_optimum(sweeps::fit_points(sweep.trials), options);
+  how.sigma0 = noise.sigma;
+  how.nu0 = noise.df;
+  return sweeps::fit_optimum(sweeps::fit_points(sweep.trials), how);
 }
 
 /// The optimum, or the end of the command with what is missing.
@@ -136,6 +138,7 @@ void write_fit_charts(const fs::path& folder, const CsvSweep& sweep, const sweep
     write_chart(folder / (sweep.name + "_heat_map.svg"), *map, console);
   LrChart chart;
   chart.title = sweep.name;
+  chart.loss_unit = optimum.loss_unit;
   chart.trials = sweep.trials;
   chart.fit = &optimum;
   const auto axis = lr_axis(sweep);
@@ -211,13 +214,14 @@ std::string text_of_drift(const Transfer& transfer, const Judged& judged) {
   const auto& report = judged.report;
   const bool share = transfer.options.tolerance.ends_with('%');
   std::string text =
-      fmt::format("transfer check  eps={:.4g} nats{}  D0={:.2f} oct LR / {:.2f} oct WD", report.tolerance,
+      fmt::format("transfer check  eps={:.4g} {}{}  D0={:.2f} oct LR / {:.2f} oct WD", report.tolerance,
+                  transfer.options.loss_unit,
                   share ? fmt::format(" ({} of the target's lowest loss)", transfer.options.tolerance) : "",
                   transfer.options.lr_shift, transfer.options.wd_shift);
   text += fmt::format("\n{:<16} {}", transfer.proxy.name, optimum_text(transfer.optimum));
   text += fmt::format("\n{:<16} {}", "transferred", transferred_text(transfer));
-  text +=
-      fmt::format("\n{}\n{}", sweeps::drift_table_header(), sweeps::describe(report, transfer.target.name));
+  text += fmt::format("\n{}\n{}", sweeps::drift_table_header(transfer.options.loss_unit),
+                      sweeps::describe(report, transfer.target.name));
   if (report.fit) {
     const auto shift = [](const sweeps::Estimate& e) {
       return fmt::format("{:+.2f} [{:+.2f},{:+.2f}]", e.value, e.ci.lo, e.ci.hi);
@@ -262,8 +266,8 @@ db::Table table_of_drift(const Transfer& transfer, const sweeps::DriftReport& re
 /// Both curves; a target that cannot be judged is drawn as it fits by itself, if it does.
 void write_drift_chart(const fs::path& folder, const Transfer& transfer, const sweeps::DriftReport& report,
                        Console& console) {
-  auto own = report.fit ? sweeps::FitResult(*report.fit)
-                        : fit(transfer.target, report.tolerance, transfer.options.seed);
+  auto own =
+      report.fit ? sweeps::FitResult(*report.fit) : fit(transfer.target, report.tolerance, transfer.options);
   const std::vector<LrPanel> panels = {
       {fmt::format("{} and {}", transfer.proxy.name, transfer.target.name),
        {{transfer.proxy.name, transfer.proxy.trials, &transfer.optimum},
@@ -278,8 +282,8 @@ void write_drift_chart(const fs::path& folder, const Transfer& transfer, const s
 int fit_csv(const CsvFitOptions& options, Format format, Console& console) {
   const auto sweep = read_sweep_csv(options.csv);
   require_finished(sweep, options.csv);
-  const double tolerance = nats(options.tolerance, lowest_loss(sweep), options.csv);
-  const auto optimum = require_optimum(fit(sweep, tolerance, options.seed), options.csv);
+  const double tolerance = tolerance_of(options, lowest_loss(sweep), options.csv);
+  const auto optimum = require_optimum(fit(sweep, tolerance, options), options.csv);
   if (!options.charts.empty()) write_fit_charts(options.charts, sweep, optimum, console);
   if (format == Format::table) {
     print(text_of_fit(optimum, sweep, options.steps) + "\n");
@@ -304,17 +308,16 @@ int drift_csv(const CsvDriftOptions& options, Format format, Console& console) {
   name_apart(proxy, options.proxy, target, options.target);
   require_finished(proxy, options.proxy);
   require_finished(target, options.target);
-  const double proxy_tolerance = nats(options.tolerance, lowest_loss(proxy), options.proxy);
-  const auto optimum = require_optimum(fit(proxy, proxy_tolerance, options.seed), options.proxy);
+  const double proxy_tolerance = tolerance_of(options, lowest_loss(proxy), options.proxy);
+  const auto optimum = require_optimum(fit(proxy, proxy_tolerance, options), options.proxy);
   auto [lr, wd] = sweeps::values_to_transfer(optimum, sweeps::fit_points(proxy.trials));
   lr = options.lr.value_or(lr), wd = options.wd.value_or(wd);
 
   sweeps::DriftOptions how;
-  how.tolerance = nats(options.tolerance, lowest_loss(target), options.target);
+  how.tolerance = tolerance_of(options, lowest_loss(target), options.target);
   how.lr_shift = options.lr_shift;
   how.wd_shift = options.wd_shift;
-  how.fit = fit_options(options.seed, target.name);
-  how.fit.regret_tolerance = how.tolerance;
+  how.fit = fit_options(options, target.name, how.tolerance);
   const auto judged = judge(target, std::log2(lr), std::log2(wd), optimum, how);
   const auto& report = judged.report;
 

@@ -152,13 +152,15 @@ void choose_source(CLI::App* command, const Arguments& arguments, Action& action
 /// `fit` and `drift` read a database, or sweeps that were trained elsewhere.
 void add_fit_and_drift(CLI::App& app, Arguments& arguments, Action& action) {
   const auto group = [](CLI::Option* option) { return option->group("without a database"); };
-  const auto common = [&](CLI::App* command, std::string& tolerance, std::uint64_t& seed, std::string& charts,
-                          const std::string& pictures) {
+  const auto common = [&](CLI::App* command, CsvOptions& options, const std::string& pictures) {
     return std::vector<CLI::Option*>{
-        group(command->add_option("--tolerance", tolerance, "share of the lowest loss, or as in \"0.003 nats\"")
+        group(command->add_option("--tolerance", options.tolerance, "share of the lowest loss, or as in \"0.003 nats\"")
                   ->capture_default_str()),
-        group(command->add_option("--seed", seed, "of the draws of the fit")->capture_default_str()),
-        group(command->add_option("--charts", charts, "folder that gets " + pictures))};
+        group(command->add_option("--loss-unit", options.loss_unit, "nats or mse")
+                  ->capture_default_str()
+                  ->check(CLI::IsMember({"nats", "mse"}))),
+        group(command->add_option("--seed", options.seed, "of the draws of the fit")->capture_default_str()),
+        group(command->add_option("--charts", options.charts, "folder that gets " + pictures))};
   };
 
   auto* fit = add_reader(app, arguments, "fit",
@@ -168,7 +170,7 @@ void add_fit_and_drift(CLI::App& app, Arguments& arguments, Action& action) {
   auto& f = arguments.csv_fit;
   const std::vector<CLI::Option*> sweep = {
       group(fit->add_option("--csv", f.csv, "columns lr, wd, loss, and seed, status if there are any"))};
-  auto others = common(fit, f.tolerance, f.seed, f.charts, "NAME_heat_map.svg and NAME_lr.svg");
+  auto others = common(fit, f, "NAME_heat_map.svg and NAME_lr.svg");
   others.push_back(group(fit->add_option("--steps", f.steps, "of a run: AdamW's time scale as a share of them")
                              ->check(above_zero())));
   choose_source(
@@ -191,7 +193,7 @@ void add_fit_and_drift(CLI::App& app, Arguments& arguments, Action& action) {
       group(drift->add_option("--target", d.target,
                               "CSV of the target's sweep, with LR and WD before the rule's factors"))};
   for (auto* option : pair) trend->excludes(option);
-  others = common(drift, d.tolerance, d.seed, d.charts, "TARGET_drift.svg");
+  others = common(drift, d, "TARGET_drift.svg");
   for (auto* option :
        {drift->add_option("--lr", d.lr, "the transferred point; default: the proxy's fitted optimum"),
         drift->add_option("--wd", d.wd, "the transferred point; default: the proxy's fitted optimum"),

@@ -12,7 +12,6 @@
 #include "sweeps/study_shapes.h"
 #include "sweeps/study_space.h"
 #include "sweeps/tolerance.h"
-#include "sweeps/tolerance.h"
 
 namespace sweeps {
 namespace {

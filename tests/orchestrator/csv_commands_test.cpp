@@ -111,6 +111,9 @@ TEST_CASE("options of the fit reach it", "[orchestrator][csv]") {
   };
   CHECK(fit({"--tolerance", "0.02 nats"})["tolerance"] == 0.02);
   CHECK(fit({"--tolerance", "1%"})["tolerance"].get<double>() < 0.0251);
+  CHECK(fit({"--tolerance", "0.02 mse", "--loss-unit", "mse"})["tolerance"] == 0.02);
+  CHECK_THAT(tuneonce(folder.path(), {"fit", "--csv", "s.csv", "--loss-unit", "mse"}).out,
+             ContainsSubstring(" mse (residuals") && !ContainsSubstring("nats"));
   CHECK(fit({"--steps", "500"})["steps"] == 500);
   CHECK(fit({"--seed", "2"})["lr_low"] != fit({"--seed", "3"})["lr_low"]);
   CHECK(fit({"--seed", "2"}) == fit({"--seed", "2"}));
