@@ -202,8 +202,10 @@ class Analyst {
   TargetAnalysis target(const TargetSpec& spec);
   std::optional<double> noise_near(const std::vector<TrialResult>& trials) const;
   void drift(TargetAnalysis& target);
-  DriftOptions drift_options(const TargetAnalysis& target, int runs_left) const;
-  DriftReport judge(const TargetAnalysis& target, int runs_left) const;
+  void go_on(TargetAnalysis& target, int claims);
+  bool hold_claims();
+  DriftOptions drift_options(const TargetAnalysis& target, int runs_left, int claims) const;
+  DriftReport judge(const TargetAnalysis& target, int runs_left, int claims) const;
 
   void conclude();
   void note_scan_edge();
@@ -326,6 +328,7 @@ Hyperparameters Analyst::optimum(const Optimum& fit) const {
 bool Analyst::targets() {
   out_.confirmation = ledger_.look_up(plan_confirmation(study_, *out_.optimum));
   for (const auto& spec : study_.targets) out_.targets.push_back(target(spec));
+  while (ledger_.missing().empty() && hold_claims()) continue;
   return ledger_.missing().empty();
 }
 
@@ -359,36 +362,61 @@ std::optional<double> Analyst::noise_near(const std::vector<TrialResult>& trials
   return std::exp(sum / count);
 }
 
-/// The seven points first; while the verdict is open, the points that the judge asks for, up to the cap.
+/// The seven points first.
 void Analyst::drift(TargetAnalysis& target) {
   for (const auto& spec : plan_target(study_, target.spec, *out_.optimum))
     if (spec.role != TrialRole::check) target.around.push_back(ledger_.look_up(spec));
+  go_on(target, 1);
+}
+
+/// While the verdict is open, the points that the judge asks for, up to the cap.
+void Analyst::go_on(TargetAnalysis& target, int claims) {
   for (;;) {
     target.drift.reset();
     if (!all_ended(target.around)) return;
     const auto left = study_.drift.max_trials - static_cast<int>(target.around.size());
-    target.drift = judge(target, left);
+    target.drift = judge(target, left, claims);
     auto points = to_log_points(target.drift->next);
     points.resize(std::min(points.size(), static_cast<std::size_t>(std::max(left, 0))));
     const auto specs = plan_drift_extension(study_, target.spec, *out_.optimum, points);
     if (!append_new(target.around, ledger_.look_up(specs))) break;
   }
   // Nothing more can be added: a verdict that counts on more runs is not one.
-  if (!target.drift->next.empty()) target.drift = judge(target, 0);
+  if (!target.drift->next.empty()) target.drift = judge(target, 0, claims);
 }
 
-DriftOptions Analyst::drift_options(const TargetAnalysis& target, int runs_left) const {
+/// Each of the study's own targets is a chance of a false DRIFT: one whose claim does not survive Holm's
+/// correction is judged again at the level that it asks for. True when there was one.
+bool Analyst::hold_claims() {
+  std::vector<TargetAnalysis*> own;
+  std::vector<double> claim_p;
+  for (auto& target : out_.targets)
+    if (target.drift && target.drift->fit && !is_comparator(study_, target.spec))
+      own.push_back(&target), claim_p.push_back(target.drift->claim_p);
+  const auto claims = holm_claims(claim_p);
+  bool held = false;
+  for (std::size_t i = 0; i < own.size(); ++i) {
+    if (own[i]->drift->verdict != Verdict::drift || claim_p[i] * claims[i] < 1) continue;
+    go_on(*own[i], claims[i]);
+    held = true;
+  }
+  return held;
+}
+
+DriftOptions Analyst::drift_options(const TargetAnalysis& target, int runs_left, int claims) const {
   DriftOptions options;
   options.tolerance = target.tolerance.value_or(tolerance(loss_scale(target.around)));
   options.lr_shift = study_.drift.lr_shift;
   options.wd_shift = study_.drift.wd_shift;
+  options.strict = study_.drift.strict;
+  options.claims = claims;
   options.extensions_left = runs_left;
   options.fit = fit_options(study_, "fit/" + target.spec.name);
   options.fit.regret_tolerance = options.tolerance;
   return options;
 }
 
-DriftReport Analyst::judge(const TargetAnalysis& target, int runs_left) const {
+DriftReport Analyst::judge(const TargetAnalysis& target, int runs_left, int claims) const {
   if (!lowest(target.around)) {
     DriftReport report;
     report.reason = "no trial of the drift design finished";
@@ -400,7 +428,7 @@ DriftReport Analyst::judge(const TargetAnalysis& target, int runs_left) const {
   }
   // The point itself, not the fit's unrounded estimate: it is what was trained.
   return judge_drift(fit_points(target.around), std::log2(out_.optimum->lr), std::log2(out_.optimum->wd),
-                     std::get<Optimum>(*out_.fit), drift_options(target, runs_left));
+                     std::get<Optimum>(*out_.fit), drift_options(target, runs_left, claims));
 }
 
 void Analyst::conclude() {

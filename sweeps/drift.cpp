@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include <fmt/format.h>
 #include <Eigen/LU>
 #include <boost/math/distributions/fisher_f.hpp>
+#include <boost/math/distributions/normal.hpp>
 
 #include "sweeps/next_points.h"
 #include "sweeps/profile_region.h"
@@ -18,6 +20,7 @@ constexpr int kFewestRuns = 7;
 constexpr double kSigmaLimit = 3;  // times the tolerance
 constexpr double kConflict = 2;    // prior sd between the target's curvature and the proxy's
 constexpr double kDriftP = 0.01;
+constexpr double kLocationP = 0.05;  // of a strict check: the 95 % interval
 constexpr int kFewestWithoutPrior = 8;  // runs for a two-dimensional fit of its own
 constexpr double kWidened = 4;          // the prior's sd with fewer runs than that
 constexpr int kMostRuns = 999;          // "still needed": beyond this the number means nothing
@@ -105,6 +108,15 @@ bool location_equivalent(const Optimum& fit, double x, double y, const DriftOpti
          inside(draws_interval(fit.wd.estimate - y, wd, 0.9, floor), options.wd_shift);
 }
 
+/// Of "the drift lies within the bound", from the near side of its 95 % interval: below 0.05 exactly where that
+/// leaves the bound.
+double location_p(const Estimate& drift, double bound) {
+  const double inner = drift.value > 0 ? drift.value - drift.ci.lo : drift.ci.hi - drift.value;
+  const boost::math::normal normal;
+  const double z = quantile(normal, 1 - kLocationP / 2) * (std::abs(drift.value) - bound) / std::max(inner, 1e-9);
+  return z <= 0 ? 1 : 2 * cdf(complement(normal, z));
+}
+
 /// What the transferred point costs: over the draws, and of the mean surface less the bias that noise in the
 /// gradient puts in. Joint over LR and WD.
 void add_regret(DriftReport& report, const Optimum& fit, double x, double y, const GradientAt& gradient) {
@@ -129,9 +141,12 @@ double gradient_f(const GradientAt& gradient) {
 }
 
 /// n (half width / what is needed)^2, the way a standard error falls.
-int more_runs(const DriftReport& report, double f, double f_needed) {
+int more_runs(const DriftReport& report, double f, double f_needed, int claims) {
   double ratio = f_needed / std::max(f, 1e-9);  // a cost that is real but not yet proven
-  if (report.regret_debiased < report.tolerance) {
+  if (report.regret_upper <= report.tolerance) {  // strict: a move that is not yet proven among so many
+    const boost::math::normal normal;
+    ratio = std::pow(quantile(normal, kLocationP / claims / 2) / quantile(normal, report.location_p / 2), 2);
+  } else if (report.regret_debiased < report.tolerance) {
     const double width = report.regret_upper - std::max(report.regret_debiased, 0.0);
     const double needed = report.tolerance - std::max(report.regret_debiased, 0.0);
     ratio = width * width / (needed * needed);
@@ -148,23 +163,51 @@ std::vector<NewPoint> what_next(const Optimum& fit, const std::vector<FitPoint>&
                      {.kappa = options.fit.kappa, .prior = options.fit.prior, .anchor_x = x, .anchor_y = y});
 }
 
+void call_drift(DriftReport& report, const Optimum& fit) {
+  report.verdict = Verdict::drift;
+  report.lr_factor = std::exp2(report.lr.value), report.wd_factor = std::exp2(report.wd.value);
+  report.reason = fmt::format("use LR x{:.2f}, WD x{:.2f}", report.lr_factor, report.wd_factor);
+  if (!fit.bracketed()) report.reason += "; at least, the optimum is not bracketed";
+}
+
+std::string why_open(const DriftReport& report, const Optimum& fit, const DriftOptions& options) {
+  if (report.claim_p < 1)
+    return fmt::format(
+        "DRIFT by itself, but one of several: Holm's correction asks for p < {:.2g} of it among the targets, "
+        "and it has {:.2g}",
+        (report.regret_upper <= report.tolerance ? kLocationP : kDriftP) / options.claims,
+        report.regret_upper <= report.tolerance ? report.location_p : report.gradient_p);
+  return fit.bracketed() ? "the cost is neither proven small nor proven real"
+                         : "the target's optimum lies on the edge of its trials, which can be extended";
+}
+
 void decide(DriftReport& report, const Optimum& fit, const std::vector<FitPoint>& points, double x, double y,
             const DriftOptions& options) {
   const double f = gradient_f(gradient_at(fit, x, y));
   const boost::math::fisher_f f_distribution(2, fit.df);
   report.gradient_p = cdf(complement(f_distribution, f));
-  if (report.regret_upper <= report.tolerance) {
+  report.location_p =
+      std::min(location_p(report.lr, options.lr_shift), location_p(report.wd, options.wd_shift));
+  const bool harmless = report.regret_upper <= report.tolerance;
+  const bool moved = options.strict && report.location_p < kLocationP;
+  if (harmless && !moved) {
     report.verdict = Verdict::pass;
     report.reason = report.location_equivalent
                         ? "location equivalent"
                         : "moved or not placed closely, harmless: the cost is below the tolerance";
     return;
   }
-  if (report.regret_debiased >= report.tolerance && report.gradient_p < kDriftP) {
-    report.verdict = Verdict::drift;
-    report.lr_factor = std::exp2(report.lr.value), report.wd_factor = std::exp2(report.wd.value);
-    report.reason = fmt::format("use LR x{:.2f}, WD x{:.2f}", report.lr_factor, report.wd_factor);
-    if (!fit.bracketed()) report.reason += "; at least, the optimum is not bracketed";
+  if (harmless)
+    report.claim_p = report.location_p / kLocationP;
+  else if (report.regret_debiased >= report.tolerance)
+    report.claim_p = report.gradient_p / kDriftP;
+  if (report.claim_p < 1.0 / options.claims) {
+    call_drift(report, fit);
+    if (harmless)
+      report.reason += fmt::format(
+          "; strict: the optimum is proven to have moved by more than {:g} octaves of LR or {:g} of WD, though "
+          "the cost is below the tolerance",
+          options.lr_shift, options.wd_shift);
     return;
   }
   if (options.extensions_left > 0) report.next = what_next(fit, points, x, y, options);
@@ -174,10 +217,9 @@ void decide(DriftReport& report, const Optimum& fit, const std::vector<FitPoint>
     return;
   }
   report.verdict = Verdict::inconclusive;
-  report.more_runs = more_runs(report, f, quantile(complement(f_distribution, kDriftP)));
-  report.reason = fit.bracketed()
-                      ? "the cost is neither proven small nor proven real"
-                      : "the target's optimum lies on the edge of its trials, which can be extended";
+  report.more_runs =
+      more_runs(report, f, quantile(complement(f_distribution, kDriftP / options.claims)), options.claims);
+  report.reason = why_open(report, fit, options);
 }
 
 std::optional<std::string> why_unusable(const DriftReport& report, int num_points) {
@@ -219,6 +261,19 @@ ShapePrior shape_prior(const Optimum& proxy) {
   prior.k = proxy.k;
   prior.sigma = proxy.sigma;
   return prior;
+}
+
+std::vector<int> holm_claims(const std::vector<double>& claim_p) {
+  std::vector<std::size_t> order(claim_p.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::ranges::stable_sort(order, {}, [&](std::size_t i) { return claim_p[i]; });
+  std::vector<int> claims(claim_p.size());
+  int left = static_cast<int>(claim_p.size());
+  for (const std::size_t i : order) {
+    claims[i] = left;
+    if (claim_p[i] * left < 1) --left;  // from the first that fails on, all others need what it needed
+  }
+  return claims;
 }
 
 DriftReport judge_drift(const std::vector<FitPoint>& points, double x, double y, const Optimum& proxy,

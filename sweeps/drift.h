@@ -16,6 +16,8 @@ struct DriftOptions {
   double tolerance = 0.003;  // eps, nats
   double lr_shift = 0.5;     // D0, octaves
   double wd_shift = 1.0;
+  bool strict = false;      // a location that is proven to have moved past D0 is DRIFT, though harmless
+  int claims = 1;           // targets that this one shares its error rate with, see holm_claims
   int extensions_left = 0;  // above 0: the pipeline can still add points on an edge
   FitOptions fit;           // its prior is the proxy's shape, shape_prior(proxy) when it names none
 };
@@ -38,6 +40,8 @@ struct DriftReport {
   double regret_upper = 0;              // 95 %
   double probability_within = 0;        // P(regret < tolerance)
   double gradient_p = 1;                // F test of "the gradient at the transferred point is zero"
+  double location_p = 1;                // of "neither LR nor WD moved past D0"; below 0.05: a 95 % interval does
+  double claim_p = 1;                   // p over the level of a single claim of DRIFT; DRIFT needs 1 / claims
   bool location_equivalent = false;     // 90 % interval of the LR (and WD) drift inside the bounds
   int more_runs = 0;                    // still needed, when inconclusive
   double curvature_bound = 0;           // sqrt(2 eps / hx), octaves
@@ -54,6 +58,11 @@ ShapePrior shape_prior(const Optimum& proxy);
 /// fit.
 DriftReport judge_drift(const std::vector<FitPoint>& points, double x, double y, const Optimum& proxy,
                         const DriftOptions& options);
+
+/// Holm's step-down correction over several targets: for each the number of claims that its level must be
+/// divided by, so that with the chance of a single check at most one of all claims of DRIFT is false.
+/// `claim_p` is DriftReport::claim_p of every target that was judged.
+std::vector<int> holm_claims(const std::vector<double>& claim_p);
 
 /// The table of fit-and-drift 4.5: one line of column heads, and one line per target. No trailing newlines.
 std::string drift_table_header(std::string_view loss_unit = "nats");

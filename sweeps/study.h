@@ -59,6 +59,7 @@ struct DriftSpec {
   double tolerance_nats = 0;          // absolute, in loss_unit(), if above 0
   double lr_shift = 0.5;              // octaves, "location equivalent" bounds
   double wd_shift = 1.0;
+  bool strict = false;  // a location proven to lie outside these bounds is DRIFT, though it costs little
   int max_trials = 25;  // runs around one target: 7 to begin with, more while the verdict is open
 };
 

@@ -270,7 +270,7 @@ Tolerance tolerance(const Section& section, std::string_view loss_unit) {
 }
 
 void read_drift(const Section& root, std::string_view loss_unit, DriftSpec& drift) {
-  const Section section = root.table("drift", {"tolerance", "lr_shift", "wd_shift", "max_trials"});
+  const Section section = root.table("drift", {"tolerance", "lr_shift", "wd_shift", "strict", "max_trials"});
   if (section.has("tolerance")) {
     const Tolerance given = tolerance(section, loss_unit);
     drift.tolerance_fraction = given.nats > 0 ? 0 : given.fraction;
@@ -278,6 +278,7 @@ void read_drift(const Section& root, std::string_view loss_unit, DriftSpec& drif
   }
   drift.lr_shift = section.number("lr_shift", drift.lr_shift, kPositive);
   drift.wd_shift = section.number("wd_shift", drift.wd_shift, kPositive);
+  drift.strict = section.flag("strict", drift.strict);
   drift.max_trials = static_cast<int>(
       section.whole("max_trials", drift.max_trials, {.low = kDriftDesignPoints, .high = 1000}));
 }

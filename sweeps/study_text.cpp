@@ -161,8 +161,9 @@ std::string drift_text(const DriftSpec& drift, std::string_view loss_unit) {
   const std::string tolerance = drift.tolerance_nats > 0
                                     ? fmt::format("{} {}", drift.tolerance_nats, loss_unit)
                                     : fmt::format("{:.12g}%", drift.tolerance_fraction * 100);
-  return fmt::format("\n[drift]\ntolerance = \"{}\"\nlr_shift = {}\nwd_shift = {}\nmax_trials = {}\n",
-                     tolerance, drift.lr_shift, drift.wd_shift, drift.max_trials);
+  return fmt::format(
+      "\n[drift]\ntolerance = \"{}\"\nlr_shift = {}\nwd_shift = {}\nstrict = {}\nmax_trials = {}\n", tolerance,
+      drift.lr_shift, drift.wd_shift, drift.strict, drift.max_trials);
 }
 
 std::string resources_text(const ResourceSpec& resources) {

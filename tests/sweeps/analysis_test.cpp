@@ -147,6 +147,54 @@ TEST_CASE("a target whose optimum moved two octaves is a drift with exit code 3"
   CHECK(mentions(analysis.notes, "8e2a1s: DRIFT"));
 }
 
+TEST_CASE("a strict check calls a move DRIFT that costs little", "[sweeps][analysis]") {
+  auto study = synthetic::study();
+  study.drift.tolerance_fraction = 0.1;
+  const synthetic::World world{.lr_drift = {{"8e2a1s", -1.5}}};
+  const auto lenient = synthetic::run(study, world);
+  CHECK(lenient.targets[1].drift->verdict == Verdict::pass);
+  CHECK_FALSE(lenient.targets[1].drift->location_equivalent);
+  study.drift.strict = true;
+  const auto strict = synthetic::run(study, world);
+  CHECK(strict.targets[1].drift->verdict == Verdict::drift);
+  CHECK_THAT(strict.targets[1].drift->reason, ContainsSubstring("strict: the optimum is proven to have moved"));
+  CHECK(strict.exit_code == 3);
+  CHECK(synthetic::run(study, {}).exit_code == 0);  // one that stayed passes either way
+}
+
+TEST_CASE("claims of drift among several targets are held to Holm's levels", "[sweeps][drift]") {
+  // p over the level of one claim: the smallest is divided among all, each that holds frees its share.
+  CHECK(holm_claims({0.2, 0.3, 2}) == std::vector{3, 2, 1});
+  CHECK(holm_claims({0.9, 0.3, 0.4}) == std::vector{1, 3, 2});
+  CHECK(holm_claims({0.5, 0.6}) == std::vector{2, 2});
+  CHECK(holm_claims({0.9}) == std::vector{1});
+  CHECK(holm_claims({}).empty());
+}
+
+TEST_CASE("a claim of drift that holds alone is open among many and says so", "[sweeps][drift]") {
+  int num_held_back = 0;
+  for (int i = 0; i < 20; ++i) {
+    auto study = synthetic::study();
+    study.seed = static_cast<std::uint64_t>(i);
+    const auto analysis = synthetic::run(study, {.lr_drift = {{"8e2a1s", 0.8}}, .noise = 0.002});
+    const auto& target = analysis.targets[1];
+    if (target.drift->verdict != Verdict::drift) continue;
+    DriftOptions options;
+    options.tolerance = target.drift->tolerance;
+    options.claims = 1000;
+    const auto& optimum = *analysis.optimum;
+    const auto report = judge_drift(fit_points(target.around), std::log2(optimum.lr), std::log2(optimum.wd),
+                                    std::get<Optimum>(*analysis.fit), options);
+    CHECK((report.verdict == Verdict::drift) == (report.claim_p < 1.0 / 1000));
+    if (report.verdict == Verdict::drift || report.verdict == Verdict::not_bracketed) continue;
+    ++num_held_back;
+    CHECK(report.verdict == Verdict::inconclusive);
+    CHECK_THAT(report.reason, ContainsSubstring("Holm"));
+    CHECK(report.more_runs > 0);
+  }
+  CHECK(num_held_back > 0);
+}
+
 TEST_CASE("a copy under another rule that drifts is shown and leaves the exit code alone",
           "[sweeps][analysis]") {
   const auto analysis = synthetic::run(compared("[\"mup\"]"), {.lr_drift = {{"8e2a1s@mup", -2}}});

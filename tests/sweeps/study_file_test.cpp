@@ -242,6 +242,13 @@ TEST_CASE("a tolerance is a share of the loss or an amount", "[sweeps][study_fil
   CHECK(absolute.drift.tolerance_nats == 0.003);
 }
 
+TEST_CASE("a drift check can be strict", "[sweeps][study_file]") {
+  CHECK_FALSE(parsed(edited("0.1%", "0.1%")).drift.strict);
+  const auto strict = parsed(edited("tolerance = \"0.1%\"", "tolerance = \"0.1%\"\nstrict = true"));
+  CHECK(strict.drift.strict);
+  CHECK(parsed(strict.text).drift.strict);
+}
+
 TEST_CASE("the nearest known word is found for a slip and not for another word", "[sweeps][settings]") {
   const std::vector<std::string_view> known = {"width", "depth", "head_size"};
   CHECK(nearest("widht", known) == "width");
