@@ -11,6 +11,7 @@
 #include <boost/math/distributions/students_t.hpp>
 
 #include "sweeps/adaptive.h"
+#include "sweeps/generator.h"
 #include "sweeps/tolerance.h"
 #include "sweeps/trend_line.h"
 
@@ -130,9 +131,12 @@ std::optional<HorizonTrend> horizon_trend(const std::vector<Horizon>& horizons) 
   std::vector<double> slopes;
   const auto num_draws =
       std::ranges::min(fits, {}, [](const auto* fit) { return fit->draws.size(); })->draws.size();
+  Generator random(num_draws);
   for (std::size_t i = 0; i < num_draws; ++i) {
+    // At random: a fit's draws lie in order of the skew, so that pairs by index would move together.
     std::vector<double> drawn;
-    for (const auto* fit : fits) drawn.push_back(fit->draws[i].x);
+    for (const auto* fit : fits)
+      drawn.push_back(fit->draws[static_cast<std::size_t>(random.uniform() * static_cast<double>(fit->draws.size()))].x);
     slopes.push_back(fit_line(x, drawn, weights).slope);
   }
   // The shape floor of two optima an average distance apart.

@@ -116,9 +116,21 @@ def summary(by_axis, axes):
                   "loss at the transferred point minus Complete-muE's, mean", "verdicts"], lines)
 
 
+def trend_table(rows):
+    """How drift goes with scale along an axis; nothing where no rule has three placed optima."""
+    if not rows:
+        return ""
+    lines = [[row["rule"], f"log2({row['axis']})", str(row["num_targets"]),
+              f"{row['slope']:+.2f} [{row['slope_low']:+.2f}, {row['slope_high']:+.2f}]", f"{row['rms']:.2f}",
+              f"{row['curvature_ratio_low']:.1f} to {row['curvature_ratio_high']:.1f}",
+              f"{row['regret_at_largest']:.4f}"] for row in rows]
+    return "\n" + table(["rule", "trend over", "targets", "drift, octaves per doubling [95 %]", "rms about the line",
+                         "curvature, target over proxy", "regret at the largest"], lines)
+
+
 def main():
     program, work = sys.argv[1], pathlib.Path(sys.argv[2])
-    by_axis, proxies, seconds, trials = {}, {}, 0.0, 0
+    by_axis, trends, proxies, seconds, trials = {}, {}, {}, 0.0, 0
     for axis in AXES:
         database = work / f"{axis}.db"
         if not database.exists():
@@ -127,6 +139,7 @@ def main():
         if not rows:
             continue
         by_axis[axis] = rows
+        trends[axis] = ask(program, "drift", "--trend", str(database))
         spent = ask(program, "query", "SELECT sum(seconds) AS s, count(*) AS n FROM results WHERE role IN "
                     "('target', 'drift')", "--db", str(database))[0]
         seconds += spent["s"] or 0
@@ -148,7 +161,7 @@ def main():
           str(fit["num_points"])] for name, rows in proxies.items() for fit in rows[:1]])
     for axis, rows in by_axis.items():
         text += f"\n## {AXES[axis]}\n\n`{axis}.toml`\n\n{axis_table(rows)}\n![LR curves]({axis}.svg)\n\n"
-        text += summary(by_axis, [axis])
+        text += summary(by_axis, [axis]) + trend_table(trends[axis])
     (HERE / "README.md").write_text(text)
 
 
