@@ -497,7 +497,8 @@ void Analyst::conclude_target(const TargetAnalysis& target) {
       return;
     default:
       undecided(report.more_runs > 0
-                    ? fmt::format("{} (about {} more runs would settle it)", verdict, report.more_runs)
+                    ? fmt::format("{} (about {} more run{} would settle it)", verdict, report.more_runs,
+                                report.more_runs == 1 ? "" : "s")
                     : verdict);
   }
 }
