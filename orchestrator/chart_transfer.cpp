@@ -66,11 +66,14 @@ void draw_series(ChartFrame& frame, const LrSeries& series, const std::string& s
   const auto points = line_points(series);
   if (series.fit && !points.empty()) {
     const auto& fit = *series.fit;
-    const auto [first, last] = std::minmax_element(points.begin(), points.end());
+    Span explored;  // at any WD: the surface was fitted to all of them
+    for (const auto& trial : series.trials)
+      if (trial.loss) explored.cover(std::log2(trial.spec.base.lr));
+    const double from = std::max(explored.lo, frame.x.lo), to = std::min(explored.hi, frame.x.hi);
     std::vector<std::pair<double, double>> curve;
     constexpr int kSteps = 120;
     for (int i = 0; i <= kSteps; ++i) {
-      const double x = first->first + (last->first - first->first) * i / kSteps;
+      const double x = from + (to - from) * i / kSteps;
       curve.emplace_back(x, sweeps::evaluate(fit, fit.mean, x, fitted_wd(fit)));
     }
     frame.curve(curve, "line " + style);
