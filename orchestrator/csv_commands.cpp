@@ -27,6 +27,14 @@ constexpr int kNextRuns = 4;       // that would tell most
 
 void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
 
+/// The loss's unit tells the family, which tells fit and pictures what a loss is.
+CsvSweep read(const std::string& file, const CsvOptions& options) {
+  auto sweep = read_sweep_csv(file);
+  if (options.loss_unit == "mse")
+    for (auto& trial : sweep.trials) trial.spec.run.shape.family = models::ModelFamily::diffusion_model;
+  return sweep;
+}
+
 int num_in(const CsvSweep& sweep, TrialState state) {
   return static_cast<int>(std::ranges::count(sweep.trials, state, &sweeps::TrialResult::state));
 }
@@ -280,7 +288,7 @@ void write_drift_chart(const fs::path& folder, const Transfer& transfer, const s
 }  // namespace
 
 int fit_csv(const CsvFitOptions& options, Format format, Console& console) {
-  const auto sweep = read_sweep_csv(options.csv);
+  const auto sweep = read(options.csv, options);
   require_finished(sweep, options.csv);
   const double tolerance = tolerance_of(options, lowest_loss(sweep), options.csv);
   const auto optimum = require_optimum(fit(sweep, tolerance, options), options.csv);
@@ -302,7 +310,7 @@ int fit_csv(const CsvFitOptions& options, Format format, Console& console) {
 }
 
 int drift_csv(const CsvDriftOptions& options, Format format, Console& console) {
-  auto proxy = read_sweep_csv(options.proxy), target = read_sweep_csv(options.target);
+  auto proxy = read(options.proxy, options), target = read(options.target, options);
   if (fs::equivalent(options.proxy, options.target))
     throw ExitError(kUsage, fmt::format("{}: is the proxy and the target; name two sweeps", options.target));
   name_apart(proxy, options.proxy, target, options.target);

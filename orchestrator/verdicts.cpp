@@ -253,8 +253,6 @@ std::string drift_text(const sweeps::Study& study, const sweeps::Analysis& analy
     const std::string who = title(study, target.spec);
     result += target.drift ? fmt::format("\n{}", sweeps::describe(*target.drift, who))
                            : fmt::format("\n{}  not judged yet", who);
-    if (target.drift && target.drift->verdict == sweeps::Verdict::drift)
-      result += fmt::format("; use LR x{:.3g}, WD x{:.3g}", target.drift->lr_factor, target.drift->wd_factor);
     result += fmt::format("\n{:<16} gradient noise sigma_0 against the proxy's: x{:.2f} predicted, {}", "",
                           target.config.sigma0_ratio, measured_sigma0(target));
   }

@@ -114,6 +114,11 @@ TEST_CASE("options of the fit reach it", "[orchestrator][csv]") {
   CHECK(fit({"--tolerance", "0.02 mse", "--loss-unit", "mse"})["tolerance"] == 0.02);
   CHECK_THAT(tuneonce(folder.path(), {"fit", "--csv", "s.csv", "--loss-unit", "mse"}).out,
              ContainsSubstring(" mse (residuals") && !ContainsSubstring("nats"));
+  // As in a study of a diffusion model: far above the best is diverged, and the pictures have the unit.
+  folder.write("m.csv", sweep() + "x,1,0.125,3.51\n");
+  const std::vector<std::string> mse = {"fit", "--csv", "m.csv", "--loss-unit", "mse", "--charts", "pics"};
+  CHECK_THAT(tuneonce(folder.path(), mse).out, ContainsSubstring("1 diverged"));
+  CHECK_THAT(test::read_text(folder / "pics/m_heat_map.svg"), ContainsSubstring("loss, mse"));
   CHECK(fit({"--steps", "500"})["steps"] == 500);
   CHECK(fit({"--seed", "2"})["lr_low"] != fit({"--seed", "3"})["lr_low"]);
   CHECK(fit({"--seed", "2"}) == fit({"--seed", "2"}));
