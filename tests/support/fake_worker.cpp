@@ -15,6 +15,20 @@
 //   grows=EXPONENT  a probed model's head updates grow by this power of its width
 //   samples=1        targets draw two pictures of one pixel
 //   shift=OCTAVES    the targets' optimum lies this far from the proxy's in LR
+//   crash_first=N    the first N attempts of every trial end the process by SIGSEGV; with crash_name: of
+//   those lie=A,B          before each result: twice (the result comes twice), other (the result of a trial
+//   that
+//                    another worker trains; needs dir), attempt (of the next attempt), backwards (a step
+//                    below the last), beyond (a step above the trial's)
+//   odd_name=TEXT    such a trial's loss is odd=VALUE from half of its steps on: nan, inf, -inf, a number
+//   oom_name=TEXT    the first attempt of such a trial ends for lack of GPU memory; oom_times=N: the first N
+//   junk=N           the first N trials started: bytes that are no message, each time others (seed=N)
+//   drip=N           the first N trials started: a byte a second
+//   deaf=N           the worker of the N-th trial started reads nothing more once that trial has ended
+//   rows=N           N times a trial, each after a millisecond, one more curve point
+//   print_mib=N      prints so many MiB a trial; eat_mib=N: takes so much memory, with eat_name: of such
+//   trials children=N       starts N processes, the last in a session of its own, and writes their ids to
+//   dir/children deaf_to_term=1   ignores SIGTERM stays=1          never exits
 #include <sys/file.h>
 #include <unistd.h>
 
@@ -26,6 +40,7 @@
 #include <ctime>
 #include <fstream>
 #include <map>
+#include <random>
 #include <sstream>
 
 #include "worker/protocol.h"
@@ -52,6 +67,11 @@ double number(const std::string& word, double otherwise = 0) {
 bool names(const std::string& word, const std::string& trial) {
   const auto it = behaviour.find(word);
   return it != behaviour.end() && trial.find(it->second) != std::string::npos;
+}
+
+bool has_flag(const std::string& word, const std::string& flag) {
+  const auto it = behaviour.find(word);
+  return it != behaviour.end() && (',' + it->second + ',').find(',' + flag + ',') != std::string::npos;
 }
 
 /// 1, 2, ... across all fake workers that share a folder; also a line in FOLDER/started.
@@ -138,16 +158,100 @@ Curve held_out(const Assignment& a, double loss, std::int64_t first, std::int64_
 
 /// Sizes that move with nothing.
 Probed probe(const Probe& request) {
-  const auto width = static_cast<double>(request.spec.run.shape.width) /
-                     static_cast<double>(request.spec.proxy.shape.width);
+  const auto width =
+      static_cast<double>(request.spec.run.shape.width) / static_cast<double>(request.spec.proxy.shape.width);
   const auto steps = static_cast<std::size_t>(request.steps);
   Probed probed;
   probed.series.push_back({"loss", "loss", std::vector<double>(steps + 1, 3.0)});
   if (!request.layers) return probed;
   for (const char* layer : {"attention", "ffn", "stream"})
     probed.series.push_back({layer, "activation", std::vector<double>(steps + 1, 0.5)});
-  probed.series.push_back({"head", "effective", std::vector<double>(steps, std::pow(width, number("grows")))});
+  probed.series.push_back(
+      {"head", "effective", std::vector<double>(steps, std::pow(width, number("grows")))});
   return probed;
+}
+
+// --- the misbehaviour that takes more than a line ---
+
+/// The trial that was started last by anybody but this worker, as "key attempt"; leaves its own there.
+std::optional<Assignment> other_trial(const Assignment& own) {
+  const auto it = behaviour.find("dir");
+  if (it == behaviour.end()) return std::nullopt;
+  Assignment other;
+  const auto file = it->second + "/trained";
+  std::ifstream before(file);
+  for (Assignment read; before >> read.trial >> read.attempt;)
+    if (read.trial != own.trial) other = read;
+  std::ofstream(file, std::ios::app) << own.trial + ' ' + std::to_string(own.attempt) + '\n' << std::flush;
+  if (other.trial.empty()) return std::nullopt;
+  return other;
+}
+
+void lie(const Assignment& a, double loss, std::int64_t steps) {
+  const sweeps::Outcome wrong = sweeps::Finished{loss - 1, 2.5, steps, 0.001};
+  if (has_flag("lie", "attempt")) say(Ended{a.trial, a.attempt + 1, wrong});
+  if (has_flag("lie", "other"))
+    if (const auto other = other_trial(a)) say(Ended{other->trial, other->attempt, wrong});
+  if (has_flag("lie", "backwards")) say(Progress{a.trial, a.attempt, 0, 0.001});
+  if (has_flag("lie", "beyond")) say(Progress{a.trial, a.attempt, steps + 1, 0.001});
+}
+
+/// Bytes that are no message, of a kind that `nth` decides: noise, half a frame and then nothing, a length
+/// beyond every limit, deep nesting.
+void send_junk(int nth) {
+  std::mt19937_64 random(static_cast<std::uint64_t>(number("seed")) + static_cast<std::uint64_t>(nth));
+  std::vector<std::uint8_t> bytes;
+  switch (nth % 4) {
+    case 0:
+      bytes.resize(4 + random() % 4096);
+      for (auto& byte : bytes) byte = static_cast<std::uint8_t>(random());
+      break;
+    case 1:
+      bytes = encode(WorkerMessage(Progress{"k", 1, 1, 0.5}));
+      bytes.resize(5 + random() % (bytes.size() - 5));
+      break;
+    case 2: bytes = {255, 255, 255, 255, 0}; break;
+    default:
+      bytes.assign(4 + (1 << 20), 0x81);
+      for (int i = 0; i < 4; ++i)
+        bytes[static_cast<std::size_t>(i)] = static_cast<std::uint8_t>((1 << 20) >> 8 * i);
+  }
+  write_all(bytes);
+  std::exit(0);
+}
+
+void drip() {
+  while (true) {
+    write_all({1});
+    ::sleep(1);
+  }
+}
+
+/// They hold none of our descriptors: only a signal ends them.
+void start_children() {
+  const auto count = static_cast<int>(number("children"));
+  for (int i = 0; i < count; ++i) {
+    const pid_t pid = ::fork();
+    if (pid == 0) {
+      if (i + 1 == count) ::setsid();
+      for (int descriptor = 0; descriptor < 16; ++descriptor) ::close(descriptor);
+      while (true) ::pause();
+    }
+    std::ofstream(behaviour.at("dir") + "/children", std::ios::app) << std::to_string(pid) + '\n'
+                                                                    << std::flush;
+  }
+}
+
+/// Kept until the process ends.
+void eat(double mebibytes) {
+  static std::vector<std::vector<char>> eaten;
+  for (int i = 0; i < static_cast<int>(mebibytes); ++i) eaten.emplace_back(1 << 20, 'x');
+}
+
+void print(double mebibytes) {
+  const std::string line(1023, '.');
+  for (int i = 0; i < static_cast<int>(mebibytes) * 1024; ++i) std::puts(line.c_str());
+  std::fflush(stdout);
 }
 
 /// Steps done, as the checkpoint file says.
@@ -167,7 +271,22 @@ bool train(const Assignment& a) {
   say(Started{a.trial, a.attempt, step});
   std::printf("training %s from step %ld\n", name.c_str(), static_cast<long>(step));
   std::fflush(stdout);
-  if ((nth > 0 && nth == static_cast<int>(number("crash"))) || names("crash_name", name)) std::raise(SIGSEGV);
+  const bool crash_is_due =
+      !behaviour.contains("crash_first") || a.attempt <= static_cast<int>(number("crash_first"));
+  const bool crash_is_meant =
+      behaviour.contains("crash_name") ? names("crash_name", name) : behaviour.contains("crash_first");
+  if ((nth > 0 && nth == static_cast<int>(number("crash"))) || (crash_is_meant && crash_is_due))
+    std::raise(SIGSEGV);
+  if (nth > 0 && nth <= static_cast<int>(number("junk"))) send_junk(nth);
+  if (nth > 0 && nth <= static_cast<int>(number("drip"))) drip();
+  if (behaviour.contains("print_mib")) print(number("print_mib"));
+  if (behaviour.contains("eat_mib") && (!behaviour.contains("eat_name") || names("eat_name", name)))
+    eat(number("eat_mib"));
+  if (names("oom_name", name) && a.attempt <= static_cast<int>(number("oom_times", 1))) {
+    say(Ended{a.trial, a.attempt,
+              sweeps::Failed{sweeps::FailureClass::oom_gpu, "CUDA out of memory: tried to allocate 2 GiB"}});
+    return true;
+  }
   if (nth > 0 && nth == static_cast<int>(number("hang"))) ::pause();
   if (nth > 0 && nth == static_cast<int>(number("garbage"))) write_all({7, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7});
   if (behaviour.contains("stranger")) say(Ended{a.trial, a.attempt + 7, sweeps::Finished{}});
@@ -176,20 +295,28 @@ bool train(const Assignment& a) {
               sweeps::Failed{sweeps::FailureClass::user_error, "the context is too long"}});
     return true;
   }
+  const bool is_odd = names("odd_name", name);
+  const double odd = is_odd ? number("odd") : 0;
   const double loss = loss_of(a.spec);
   while (step < steps) {
     const auto next = std::min(steps, step + std::max<std::int64_t>(1, steps / 10));
     Curve curve{a.trial, a.attempt, "train_loss", {}, {}};
     for (auto i = step; i < next; ++i) {
       curve.steps.push_back(i);
-      curve.values.push_back(loss + 2.0 / static_cast<double>(1 + i));
+      curve.values.push_back(is_odd && 2 * i >= steps ? odd : loss + 2.0 / static_cast<double>(1 + i));
     }
     say(curve);
-    const Curve evaluations = held_out(a, loss, step, next);
+    Curve evaluations = held_out(a, loss, step, next);
+    for (std::size_t i = 0; i < evaluations.steps.size(); ++i)
+      if (is_odd && 2 * evaluations.steps[i] >= steps) evaluations.values[i] = odd;
     if (!evaluations.steps.empty()) say(evaluations);
     step = next;
     say(Progress{a.trial, a.attempt, step, 0.001});
     const bool waits = learns_late(a) && 2 * step == steps && behaviour.contains("wait_ms");
+    for (int row = 0; row < static_cast<int>(number("rows") / 10); ++row) {
+      say(Curve{a.trial, a.attempt, "more", {step * 1000 + row}, {loss}});
+      ::usleep(1000);
+    }
     const bool told = is_spoken_to(static_cast<int>(waits ? number("wait_ms") : number("sleep_ms") / 10));
     if ((a.checkpoint_seconds > 0 && step < steps) || told) {
       std::ofstream(a.checkpoint + ".new") << step;
@@ -214,16 +341,25 @@ bool train(const Assignment& a) {
   if (!a.spec.branches.empty()) say(Branch{a.trial, a.attempt, 1, steps, loss});
   if (behaviour.contains("samples") && a.spec.role == sweeps::TrialRole::target)
     say(Sampled{a.trial, a.attempt, {1, 1, 1, {10, 200}, {100}}});
+  lie(a, loss, steps);
   if (a.spec.base.lr > 0.05)
     say(Ended{a.trial, a.attempt, sweeps::Diverged{steps / 2, 0.001}});
   else
-    say(Ended{a.trial, a.attempt, sweeps::Finished{loss, 2.5, steps, 0.001}});
+    say(Ended{a.trial, a.attempt, sweeps::Finished{is_odd ? odd : loss, 2.5, steps, 0.001}});
+  if (has_flag("lie", "twice")) say(Ended{a.trial, a.attempt, sweeps::Finished{loss - 1, 2.5, steps, 0.001}});
+  if (nth > 0 && nth == static_cast<int>(number("deaf"))) ::pause();
   return true;
 }
 
 }  // namespace
 
 int main() {
+  if (behaviour.contains("deaf_to_term")) std::signal(SIGTERM, SIG_IGN);
+  if (behaviour.contains("stays"))
+    std::atexit([] {
+      while (true) ::pause();
+    });
+  if (behaviour.contains("children")) start_children();
   say(Hello{.protocol = static_cast<int>(number("version", kProtocolVersion)),
             .build = "fake",
             .device = "cpu",
