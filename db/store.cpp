@@ -1,14 +1,15 @@
 #include "db/store.h"
 
-#include <cmath>
-#include <set>
+#include <sqlite3.h>
 
-#include <SQLiteCpp/SQLiteCpp.h>
-#include <SQLiteCpp/VariadicBind.h>
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include "db/sqlite.h"
+#include "db/statements.h"
 
 namespace db {
 namespace {
@@ -18,17 +19,38 @@ using sweeps::TrialState;
 
 int code(TrialState state) { return static_cast<int>(state); }
 
-std::string json_array(const std::vector<std::int64_t>& numbers) {
-  return fmt::format("[{}]", fmt::join(numbers, ","));
+constexpr const char* kSelectWaiting = R"(
+  SELECT id, key, spec, (SELECT count(*) FROM attempt WHERE trial_id = trial.id),
+    (SELECT count(*) FROM attempt WHERE trial_id = trial.id AND number > trial.forgiven
+      AND failure IS NOT NULL AND failure NOT IN (?, ?))
+  FROM trial)";
+WaitingTrial waiting_row(SQLite::Statement& row, const SpecCodec& codec) {
+  return {row.getColumn(0).getInt64(), row.getColumn(1).getString(),
+          codec.from_text(row.getColumn(2).getString()), row.getColumn(3).getInt64(),
+          row.getColumn(4).getInt64()};
 }
+
+/// Curve points are written at the latest when there are so many bytes of them.
+constexpr std::size_t kMaxPendingBytes = 4u << 20;
+
 /// Numbers that read back the same; one that is not finite becomes null.
-std::string json_array(const std::vector<double>& numbers) {
-  std::string text = "[";
-  for (std::size_t i = 0; i < numbers.size(); ++i) {
-    if (i) text += ',';
-    text += std::isfinite(numbers[i]) ? fmt::format("{}", numbers[i]) : "null";
+template <class Number>
+std::string json_array(const std::vector<Number>& numbers) {
+  constexpr std::size_t kLongest = 25;  // -2.2250738585072014e-308 and a comma
+  std::string text(2 + kLongest * numbers.size(), '[');
+  char* at = text.data() + 1;
+  for (const Number number : numbers) {
+    if (std::isfinite(static_cast<double>(number)))
+      at = std::to_chars(at, at + kLongest, number).ptr;
+    else
+      at = std::copy_n("null", 4, at);
+    *at++ = ',';
   }
-  return text + "]";
+  if (!numbers.empty()) --at;
+  *at++ = ']';
+  text.resize(static_cast<std::size_t>(at - text.data()));
+  text.shrink_to_fit();
+  return text;
 }
 
 void check_sound(SQLite::Database& database, const std::filesystem::path& file) {
@@ -58,53 +80,95 @@ bool counts_as_loss(FailureClass failure) {
 }
 
 Store::Store(const std::filesystem::path& file, SpecCodec codec, std::unique_ptr<SQLite::Database> database)
-    : Reader(file, std::move(codec), std::move(database)) {}
+    : Reader(file, std::move(codec), std::move(database)),
+      statements_(std::make_unique<Statements>(*database_)) {}
 Store::Store(Store&&) noexcept = default;
 Store::~Store() = default;
 
-Store Store::open(const std::filesystem::path& file, SpecCodec codec) {
+Store Store::open(const std::filesystem::path& file, SpecCodec codec, Synchronous synchronous) {
   if (!is_our_database(file)) create_database(file);
   Store store(file, std::move(codec), open_writer(file));
   guarded(file, [&] { check_sound(*store.database_, file); });
   migrate_database(file);
   store.reopen_lost();
+  if (synchronous == Synchronous::normal) store.database_->exec("PRAGMA synchronous = NORMAL");
   return store;
 }
 
+// --- transactions ---
+
 void Store::write(const std::function<void()>& work) {
   guarded(file_, [&] {
-    SQLite::Transaction transaction(*database_, SQLite::TransactionBehavior::IMMEDIATE);
-    write_pending();
-    work();
-    transaction.commit();
-    pending_chunks_.clear();
-    pending_steps_.clear();
+    begin();
+    try {
+      statements_->use("SAVEPOINT one_write")->exec();
+      work();
+      statements_->use("RELEASE one_write")->exec();
+    } catch (...) {
+      // SQLite has undone the whole transaction where the disk is full and the like.
+      if (sqlite3_get_autocommit(database_->getHandle())) in_transaction_ = false;
+      if (in_transaction_) database_->tryExec("ROLLBACK TO one_write; RELEASE one_write");
+      if (group_commit_.count() == 0) roll_back();
+      throw;
+    }
+    if (std::chrono::steady_clock::now() - began_ >= group_commit_) commit();
   });
 }
 
-void Store::write_pending() {
-  if (!pending_chunks_.empty()) {
-    SQLite::Statement insert(
-        *database_,
-        R"(INSERT INTO curve_chunk (trial_id, attempt, metric, steps, "values") VALUES (?, ?, ?, ?, ?))");
-    for (const Chunk& chunk : pending_chunks_) {
-      SQLite::bind(insert, chunk.trial_id, chunk.attempt, chunk.metric, chunk.steps, chunk.values);
-      insert.exec();
-      insert.reset();
-    }
+void Store::begin() {
+  if (in_transaction_) return;
+  statements_->use("BEGIN IMMEDIATE")->exec();
+  in_transaction_ = true;
+  began_ = std::chrono::steady_clock::now();
+}
+
+void Store::commit() {
+  try {
+    write_pending();
+    statements_->use("COMMIT")->exec();
+  } catch (...) {
+    roll_back();
+    throw;
   }
-  if (!pending_steps_.empty()) {
-    SQLite::Statement update(*database_, "UPDATE attempt SET step = ? WHERE trial_id = ? AND number = ?");
-    for (const auto& [attempt, step] : pending_steps_) {
-      SQLite::bind(update, step, attempt.first, attempt.second);
-      update.exec();
-      update.reset();
-    }
+  in_transaction_ = false;
+  pending_chunks_.clear();
+  pending_bytes_ = 0;
+  pending_steps_.clear();
+}
+
+void Store::roll_back() {
+  if (in_transaction_ && !sqlite3_get_autocommit(database_->getHandle())) database_->tryExec("ROLLBACK");
+  in_transaction_ = false;
+}
+
+void Store::write_pending() {
+  for (const Chunk& chunk : pending_chunks_) {
+    auto insert = statements_->use(
+        R"(INSERT INTO curve_chunk (trial_id, attempt, metric, steps, "values") VALUES (?, ?, ?, ?, ?))");
+    insert->bind(1, chunk.trial_id);
+    insert->bind(2, chunk.attempt);
+    insert->bindNoCopy(3, chunk.metric);
+    insert->bindNoCopy(4, chunk.steps);
+    insert->bindNoCopy(5, chunk.values);
+    insert->exec();
+  }
+  for (const auto& [attempt, step] : pending_steps_) {
+    auto update = statements_->use("UPDATE attempt SET step = ? WHERE trial_id = ? AND number = ?");
+    SQLite::bind(*update, step, attempt.first, attempt.second);
+    update->exec();
   }
 }
 
 void Store::flush() {
-  if (!pending_chunks_.empty() || !pending_steps_.empty()) write([] {});
+  guarded(file_, [&] {
+    if (!pending_chunks_.empty() || !pending_steps_.empty()) begin();
+    if (in_transaction_) commit();
+  });
+}
+
+void Store::set_group_commit(std::chrono::milliseconds longest) {
+  flush();
+  group_commit_ = longest;
 }
 
 void Store::reopen_lost() {
@@ -169,30 +233,48 @@ int Store::add_plan(std::int64_t study_id, const std::vector<sweeps::TrialSpec>&
   return added;
 }
 
-std::vector<WaitingTrial> Store::waiting() const {
-  return guarded(file_, [&] {
-    SQLite::Statement select(*database_, R"(
-      SELECT id, key, spec, (SELECT count(*) FROM attempt WHERE trial_id = trial.id),
-        (SELECT count(*) FROM attempt WHERE trial_id = trial.id AND number > trial.forgiven
-          AND failure IS NOT NULL AND failure NOT IN (?, ?))
-      FROM trial WHERE state = ? ORDER BY id)");
+void Store::each_waiting(const std::function<void(const WaitingTrial&)>& visit) const {
+  guarded(file_, [&] {
+    SQLite::Statement select(*database_, std::string(kSelectWaiting) + " WHERE state = ? ORDER BY id");
     SQLite::bind(select, static_cast<int>(FailureClass::user_error),
                  static_cast<int>(FailureClass::cancelled), code(TrialState::waiting));
-    std::vector<WaitingTrial> waiting;
-    while (select.executeStep())
-      waiting.push_back({select.getColumn(0).getInt64(), select.getColumn(1).getString(),
-                         codec_.from_text(select.getColumn(2).getString()), select.getColumn(3).getInt64(),
-                         select.getColumn(4).getInt64()});
-    return waiting;
+    while (select.executeStep()) visit(waiting_row(select, codec_));
+  });
+}
+
+std::vector<WaitingTrial> Store::waiting() const {
+  std::vector<WaitingTrial> waiting;
+  each_waiting([&](const WaitingTrial& trial) { waiting.push_back(trial); });
+  return waiting;
+}
+
+WaitingTrial Store::waiting_trial(std::int64_t id) const {
+  return guarded(file_, [&] {
+    static const std::string sql = std::string(kSelectWaiting) + " WHERE id = ? AND state = ?";
+    auto select = statements_->use(sql.c_str());
+    SQLite::bind(*select, static_cast<int>(FailureClass::user_error),
+                 static_cast<int>(FailureClass::cancelled), id, code(TrialState::waiting));
+    if (!select->executeStep())
+      throw StoreError(Trouble::state, fmt::format("{}: trial {} is not waiting", file_.string(), id));
+    return waiting_row(*select, codec_);
+  });
+}
+
+bool Store::is_waiting(const sweeps::TrialKey& key) const {
+  return guarded(file_, [&] {
+    auto select = statements_->use("SELECT 1 FROM trial WHERE key = ? AND state = ?");
+    SQLite::bind(*select, key, code(TrialState::waiting));
+    return select->executeStep();
   });
 }
 
 std::int64_t Store::trial_id(const sweeps::TrialKey& key) const {
-  SQLite::Statement select(*database_, "SELECT id FROM trial WHERE key = ?");
-  select.bind(1, key);
-  if (!select.executeStep())
+  if (const auto it = running_ids_.find(key); it != running_ids_.end()) return it->second;
+  auto select = statements_->use("SELECT id FROM trial WHERE key = ?");
+  select->bind(1, key);
+  if (!select->executeStep())
     throw StoreError(Trouble::state, fmt::format("{}: there is no trial with key {}", file_.string(), key));
-  return select.getColumn(0).getInt64();
+  return select->getColumn(0).getInt64();
 }
 
 std::int64_t Store::start(const sweeps::TrialKey& key, const AttemptInfo& info) {
@@ -200,20 +282,21 @@ std::int64_t Store::start(const sweeps::TrialKey& key, const AttemptInfo& info) 
   write([&] {
     const auto id = trial_id(key);
     const std::string now = now_utc();
-    SQLite::Statement run(*database_, "UPDATE trial SET state = ?, changed = ? WHERE id = ? AND state = ?");
-    SQLite::bind(run, code(TrialState::running), now, id, code(TrialState::waiting));
-    if (run.exec() != 1)
+    auto run = statements_->use("UPDATE trial SET state = ?, changed = ? WHERE id = ? AND state = ?");
+    SQLite::bind(*run, code(TrialState::running), now, id, code(TrialState::waiting));
+    if (run->exec() != 1)
       throw StoreError(Trouble::state, fmt::format("{}: trial {} is not waiting", file_.string(), id));
-    SQLite::Statement last(*database_, "SELECT coalesce(max(number), 0) FROM attempt WHERE trial_id = ?");
-    last.bind(1, id);
-    last.executeStep();
-    number = last.getColumn(0).getInt64() + 1;
-    SQLite::Statement insert(*database_, R"(
+    auto last = statements_->use("SELECT coalesce(max(number), 0) FROM attempt WHERE trial_id = ?");
+    last->bind(1, id);
+    last->executeStep();
+    number = last->getColumn(0).getInt64() + 1;
+    auto insert = statements_->use(R"(
       INSERT INTO attempt (trial_id, number, state, device, device_name, host, worker_pid, worker_build, log, started)
       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?))");
-    SQLite::bind(insert, id, number, code(TrialState::running), info.device, info.device_name, info.host,
+    SQLite::bind(*insert, id, number, code(TrialState::running), info.device, info.device_name, info.host,
                  info.worker_pid, info.worker_build, info.log, now);
-    insert.exec();
+    insert->exec();
+    running_ids_[key] = id;
   });
   return number;
 }
@@ -231,53 +314,55 @@ void Store::finish(const sweeps::TrialKey& key, std::int64_t attempt, const swee
                        fmt::format("{}: trial {}: a result must be finite", file_.string(), id));
     const auto state = finished ? TrialState::complete : diverged ? TrialState::diverged : TrialState::failed;
 
-    SQLite::Statement end(*database_, R"(
+    auto end = statements_->use(R"(
       UPDATE attempt SET state = ?, failure = ?, message = ?, ended = ? WHERE trial_id = ? AND number = ? AND state = ?)");
-    end.bind(1, code(state));
+    end->bind(1, code(state));
     if (failed) {
-      end.bind(2, static_cast<int>(failed->failure));
-      end.bind(3, failed->message);
+      end->bind(2, static_cast<int>(failed->failure));
+      end->bind(3, failed->message);
     }
-    end.bind(4, now);
-    end.bind(5, id);
-    end.bind(6, attempt);
-    end.bind(7, code(TrialState::running));
-    if (end.exec() != 1)
+    end->bind(4, now);
+    end->bind(5, id);
+    end->bind(6, attempt);
+    end->bind(7, code(TrialState::running));
+    if (end->exec() != 1)
       throw StoreError(Trouble::state,
                        fmt::format("{}: attempt {} of trial {} is not running", file_.string(), attempt, id));
 
-    SQLite::Statement update(*database_, R"(
+    auto update = statements_->use(R"(
       UPDATE trial SET state = ?, loss = ?, floor = ?, steps = ?, diverged_step = ?, seconds = ?, message = ?, changed = ?
       WHERE id = ?)");
-    update.bind(1, code(failed && again ? TrialState::waiting : state));
+    update->bind(1, code(failed && again ? TrialState::waiting : state));
     if (finished) {
-      update.bind(2, finished->loss);
-      if (finished->floor) update.bind(3, *finished->floor);
-      update.bind(4, finished->steps);
-      update.bind(6, finished->seconds);
+      update->bind(2, finished->loss);
+      if (finished->floor) update->bind(3, *finished->floor);
+      update->bind(4, finished->steps);
+      update->bind(6, finished->seconds);
     }
     if (diverged) {
-      update.bind(5, diverged->step);
-      update.bind(6, diverged->seconds);
+      update->bind(5, diverged->step);
+      update->bind(6, diverged->seconds);
     }
-    if (failed) update.bind(7, fmt::format("{}: {}", sweeps::name(failed->failure), failed->message));
-    update.bind(8, now);
-    update.bind(9, id);
-    update.exec();
+    if (failed) update->bind(7, fmt::format("{}: {}", sweeps::name(failed->failure), failed->message));
+    update->bind(8, now);
+    update->bind(9, id);
+    update->exec();
+    running_ids_.erase(key);
   });
 }
 
 void Store::prune(const sweeps::TrialKey& key, std::int64_t attempt, const sweeps::Censoring& why) {
   write([&] {
     const auto id = trial_id(key);
-    SQLite::Statement end(*database_, R"(
+    auto end = statements_->use(R"(
       UPDATE attempt SET state = ?, message = ?, ended = ? WHERE trial_id = ? AND number = ? AND state = ?)");
-    SQLite::bind(end, code(TrialState::pruned), why.reason, now_utc(), id, attempt,
+    SQLite::bind(*end, code(TrialState::pruned), why.reason, now_utc(), id, attempt,
                  code(TrialState::running));
-    if (end.exec() != 1)
+    if (end->exec() != 1)
       throw StoreError(Trouble::state,
                        fmt::format("{}: attempt {} of trial {} is not running", file_.string(), attempt, id));
     set_pruned(id, why);
+    running_ids_.erase(key);
   });
 }
 
@@ -294,10 +379,10 @@ void Store::prune_waiting(const std::vector<sweeps::Censoring>& censored) {
 }
 
 void Store::set_pruned(std::int64_t id, const sweeps::Censoring& why) {
-  SQLite::Statement update(*database_,
-                           "UPDATE trial SET state = ?, steps = ?, message = ?, changed = ? WHERE id = ?");
-  SQLite::bind(update, code(TrialState::pruned), why.step, why.reason, now_utc(), id);
-  update.exec();
+  auto update =
+      statements_->use("UPDATE trial SET state = ?, steps = ?, message = ?, changed = ? WHERE id = ?");
+  SQLite::bind(*update, code(TrialState::pruned), why.step, why.reason, now_utc(), id);
+  update->exec();
 }
 
 int Store::retry_failed() {
@@ -315,10 +400,10 @@ int Store::retry_failed() {
 
 void Store::note_started(const sweeps::TrialKey& key, std::int64_t attempt, std::int64_t first_step) {
   write([&] {
-    SQLite::Statement update(*database_,
-                             "UPDATE attempt SET first_step = ?, step = ? WHERE trial_id = ? AND number = ?");
-    SQLite::bind(update, first_step, first_step, trial_id(key), attempt);
-    update.exec();
+    auto update =
+        statements_->use("UPDATE attempt SET first_step = ?, step = ? WHERE trial_id = ? AND number = ?");
+    SQLite::bind(*update, first_step, first_step, trial_id(key), attempt);
+    update->exec();
   });
 }
 
@@ -329,37 +414,42 @@ void Store::note_step(const sweeps::TrialKey& key, std::int64_t attempt, std::in
 void Store::append_curve(const sweeps::TrialKey& key, std::int64_t attempt, const std::string& metric,
                          const std::vector<std::int64_t>& steps, const std::vector<double>& values) {
   guarded(file_, [&] {
-    pending_chunks_.push_back({trial_id(key), attempt, metric, json_array(steps), json_array(values)});
+    const auto& chunk = pending_chunks_.emplace_back(
+        Chunk{trial_id(key), attempt, metric, json_array(steps), json_array(values)});
+    pending_bytes_ += chunk.steps.size() + chunk.values.size();
+    if (pending_bytes_ < kMaxPendingBytes) return;
+    begin();
+    commit();
   });
 }
 
 void Store::put_branch(const sweeps::TrialKey& key, const sweeps::BranchLoss& branch) {
   write([&] {
-    SQLite::Statement insert(*database_, "INSERT OR REPLACE INTO branch VALUES (?, ?, ?, ?)");
-    SQLite::bind(insert, trial_id(key), branch.fraction, branch.steps, branch.loss);
-    insert.exec();
+    auto insert = statements_->use("INSERT OR REPLACE INTO branch VALUES (?, ?, ?, ?)");
+    SQLite::bind(*insert, trial_id(key), branch.fraction, branch.steps, branch.loss);
+    insert->exec();
   });
 }
 
 void Store::put_samples(const sweeps::TrialKey& key, const sweeps::SampleSheet& sheet) {
   write([&] {
-    SQLite::Statement insert(*database_, R"(
+    auto insert = statements_->use(R"(
       INSERT OR REPLACE INTO sample (trial_id, width, height, channels, drawn, real) VALUES (?, ?, ?, ?, ?, ?))");
-    SQLite::bind(insert, trial_id(key), sheet.width, sheet.height, sheet.channels);
-    insert.bind(5, sheet.drawn.data(), static_cast<int>(sheet.drawn.size()));
-    insert.bind(6, sheet.real.empty() ? static_cast<const void*>("") : sheet.real.data(),  // null is no blob
+    SQLite::bind(*insert, trial_id(key), sheet.width, sheet.height, sheet.channels);
+    insert->bind(5, sheet.drawn.data(), static_cast<int>(sheet.drawn.size()));
+    insert->bind(6, sheet.real.empty() ? static_cast<const void*>("") : sheet.real.data(),  // null is no blob
                 static_cast<int>(sheet.real.size()));
-    insert.exec();
+    insert->exec();
   });
 }
 
 void Store::record(const std::string& kind, const std::string& message, const sweeps::TrialKey& key) {
   write([&] {
-    SQLite::Statement insert(*database_, R"(
+    auto insert = statements_->use(R"(
       INSERT INTO event (time, kind, trial_id, message)
       VALUES (?, ?, (SELECT id FROM trial WHERE key = ?), ?))");
-    SQLite::bind(insert, now_utc(), kind, key, message);
-    insert.exec();
+    SQLite::bind(*insert, now_utc(), kind, key, message);
+    insert->exec();
   });
 }
 

@@ -1,11 +1,15 @@
 #pragma once
 
+#include <chrono>
 #include <map>
+#include <unordered_map>
 
 #include "db/reader.h"
 #include "sweeps/analysis.h"
 
 namespace db {
+
+class Statements;
 
 /// A trial that may be started.
 struct WaitingTrial {
@@ -29,13 +33,18 @@ struct AttemptInfo {
 /// True for attempts that were lost through no decision of ours; a study's `retry.crash` limits these.
 bool counts_as_loss(sweeps::FailureClass failure);
 
-/// The one writer of a results database. Every state that a method returns from is on the disk
-/// (synchronous=FULL); curve points and steps are gathered and written with the next state or flush().
+/// SQLite's `synchronous`: whether a commit waits for the disk. With `normal` a power cut, though no kill, may
+/// take the last commits back.
+enum class Synchronous { full, normal };
+
+/// The one writer of a results database. Every state that a method returns from is on the disk, unless group
+/// commit is asked for; curve points and steps are gathered and written with the next state or flush().
 /// REQUIRES: the caller holds the database's owner lock. Every method throws StoreError.
 class Store : public Reader {
  public:
   /// Opens `file`, creates it, or migrates it from an older schema after a copy. Rows still `running` have no living owner and go back to waiting.
-  static Store open(const std::filesystem::path& file, SpecCodec codec);
+  static Store open(const std::filesystem::path& file, SpecCodec codec,
+                    Synchronous synchronous = Synchronous::full);
   Store(Store&&) noexcept;
   ~Store();
 
@@ -48,6 +57,17 @@ class Store : public Reader {
   /// that are asked for wait again. Returns the new rows.
   int add_plan(std::int64_t study_id, const std::vector<sweeps::TrialSpec>& specs);
   std::vector<WaitingTrial> waiting() const;
+  /// The same, one at a time.
+  void each_waiting(const std::function<void(const WaitingTrial&)>& visit) const;
+  /// Trouble::state when trial `id` does not wait.
+  WaitingTrial waiting_trial(std::int64_t id) const;
+  bool is_waiting(const sweeps::TrialKey& key) const;
+
+  /// From now on states share commits: one may wait so long for those that follow, until the next state or
+  /// flush() makes the commit. 0, as at first: each has its own. Commits what is open.
+  void set_group_commit(std::chrono::milliseconds longest);
+  /// Whether states wait for a commit; nobody may be told of them before.
+  bool has_uncommitted() const { return in_transaction_; }
 
   /// waiting -> running. Returns the number of the attempt.
   std::int64_t start(const sweeps::TrialKey& key, const AttemptInfo& info);
@@ -68,6 +88,7 @@ class Store : public Reader {
   void put_branch(const sweeps::TrialKey& key, const sweeps::BranchLoss& branch);
   /// What the trial drew; replaces what an earlier attempt did.
   void put_samples(const sweeps::TrialKey& key, const sweeps::SampleSheet& sheet);
+  /// All of it is on the disk when this returns.
   void flush();
 
   /// One line of the database's diary.
@@ -79,8 +100,12 @@ class Store : public Reader {
 
  private:
   Store(const std::filesystem::path& file, SpecCodec codec, std::unique_ptr<SQLite::Database> database);
-  /// `work` in one transaction, the gathered curve points with it; on the disk when this returns.
+  /// `work`, all of it or nothing, as part of the open transaction or of one of its own.
   void write(const std::function<void()>& work);
+  void begin();
+  /// The gathered curve points with it.
+  void commit();
+  void roll_back();
   void write_pending();
   void set_pruned(std::int64_t id, const sweeps::Censoring& why);
   void reopen_lost();
@@ -90,7 +115,13 @@ class Store : public Reader {
     std::int64_t trial_id, attempt;
     std::string metric, steps, values;
   };
+  std::unique_ptr<Statements> statements_;
+  std::chrono::steady_clock::duration group_commit_{};
+  std::chrono::steady_clock::time_point began_;  // the open transaction
+  bool in_transaction_ = false;
+  std::unordered_map<sweeps::TrialKey, std::int64_t> running_ids_;  // of the trials that run, for trial_id
   std::vector<Chunk> pending_chunks_;
+  std::size_t pending_bytes_ = 0;
   std::map<std::pair<std::int64_t, std::int64_t>, std::int64_t>
       pending_steps_;  // (trial id, attempt) -> step
 };

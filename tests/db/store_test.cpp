@@ -358,6 +358,52 @@ TEST_CASE("a reader sees what is committed while the writer is at work", "[db][s
   CHECK(reader.results().at(0).state == TrialState::running);
 }
 
+TEST_CASE("states that share a commit are seen by readers with it and not before", "[db][store]") {
+  const TemporaryFolder folder;
+  std::vector<sweeps::TrialSpec> trials;
+  for (int i = 0; i < 3; ++i) trials.push_back(test::trial(-8 + i));
+  auto store = test::store_with(folder / "a.db", trials);
+  const db::Reader reader(folder / "a.db", test::codec());
+  store.set_group_commit(std::chrono::hours(1));
+  for (const auto& spec : trials) {
+    const auto key = sweeps::trial_key(spec);
+    store.start(key, kCpu);
+    store.append_curve(key, 1, "eval_loss", {1, 2}, {0.5, -0.25});
+    if (spec != trials.back()) store.finish(key, 1, finished(1));
+  }
+  // What is refused takes nothing along.
+  CHECK(trouble([&] { store.finish(sweeps::trial_key(trials[0]), 1, finished(2)); }) == db::Trouble::state);
+  CHECK(trouble([&] { store.finish(sweeps::trial_key(trials[2]), 1, finished(std::nan(""))); }) ==
+        db::Trouble::state);
+  CHECK(store.has_uncommitted());
+  CHECK(store.results().at(0).state == TrialState::complete);
+  CHECK(reader.results().at(0).state == TrialState::waiting);
+  store.flush();
+  CHECK_FALSE(store.has_uncommitted());
+  const auto results = reader.results();
+  CHECK(results.at(0).loss == 1);
+  CHECK(results.at(1).state == TrialState::complete);
+  CHECK(results.at(2).state == TrialState::running);
+  CHECK(results.at(2).evaluations.losses == std::vector<double>{0.5, -0.25});
+
+  store.finish(sweeps::trial_key(trials[2]), 1, finished(3));
+  store.set_group_commit({});  // no more sharing: what is open goes first
+  CHECK(reader.results().at(2).loss == 3);
+}
+
+TEST_CASE("a shared commit waits no longer than it may", "[db][store]") {
+  const TemporaryFolder folder;
+  auto store = test::store_with(folder / "a.db", {test::trial(-8)});
+  const db::Reader reader(folder / "a.db", test::codec());
+  store.set_group_commit(std::chrono::milliseconds(1));
+  const auto key = sweeps::trial_key(test::trial(-8));
+  store.start(key, kCpu);
+  ::usleep(2000);
+  store.note_started(key, 1, 0);
+  CHECK_FALSE(store.has_uncommitted());
+  CHECK(reader.results().at(0).state == TrialState::running);
+}
+
 TEST_CASE("killing the writer at any moment loses no acknowledged row", "[db][store]") {
   const TemporaryFolder folder;
   std::vector<sweeps::TrialSpec> trials;
