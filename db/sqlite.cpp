@@ -211,4 +211,9 @@ std::string now_utc() {
                      milliseconds);
 }
 
+std::string host_name() {
+  std::array<char, 256> name{};
+  return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "localhost";
+}
+
 }  // namespace db

@@ -19,9 +19,9 @@ namespace db {
 /// "1TUN" in the file's header (offset 68): the file is ours.
 inline constexpr std::int32_t kApplicationId = 0x3154554E;
 /// Number of the schema (offset 60). A newer one is refused, an older one migrated by whoever may write.
-inline constexpr std::int32_t kSchemaVersion = 2;
+inline constexpr std::int32_t kSchemaVersion = 3;
 /// kSchemas[v] makes version v + 1 of version v; a new database begins empty at version 0. What a version adds
-/// stands in its file (schema_2.sql) and nowhere else.
+/// stands in its file (schema_3.sql) and nowhere else.
 extern const std::array<const char*, kSchemaVersion> kSchemas;
 
 enum class Trouble {
@@ -31,6 +31,7 @@ enum class Trouble {
   environment,  // missing, read-only, full disk, no permission
   query,        // the caller's SQL is wrong or not allowed
   state,        // the row does not allow it: an unknown trial, one that has ended, another study's database
+  owned,        // a newer owner has taken the database over
 };
 
 /// what() names the file and what would help.
@@ -72,5 +73,6 @@ auto guarded(const std::filesystem::path& file, Work&& work) {
 
 /// UTC, "2026-11-22 01:30:00.123".
 std::string now_utc();
+std::string host_name();
 
 }  // namespace db

@@ -1,6 +1,7 @@
 #include "db/store.h"
 
 #include <sqlite3.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <charconv>
@@ -90,9 +91,35 @@ Store Store::open(const std::filesystem::path& file, SpecCodec codec, Synchronou
   Store store(file, std::move(codec), open_writer(file));
   guarded(file, [&] { check_sound(*store.database_, file); });
   migrate_database(file);
-  store.reopen_lost();
+  store.take_over();
   if (synchronous == Synchronous::normal) store.database_->exec("PRAGMA synchronous = NORMAL");
   return store;
+}
+
+/// A new epoch, in which nobody but us may write; what the last owner left running waits again.
+void Store::take_over() {
+  guarded(file_, [&] {
+    owner_.started = now_utc();
+    SQLite::Transaction transaction(*database_, SQLite::TransactionBehavior::IMMEDIATE);
+    SQLite::Statement take(*database_, "UPDATE owner SET epoch = epoch + 1, pid = ?, host = ?, started = ? RETURNING epoch");
+    SQLite::bind(take, ::getpid(), host_name(), owner_.started);
+    take.executeStep();
+    owner_.epoch = take.getColumn(0).getInt64();
+    take.reset();
+    reopen_lost();
+    transaction.commit();
+  });
+}
+
+/// REQUIRES: a write transaction. The lock that the caller holds tells this only while nobody removes its file.
+void Store::check_owner() const {
+  auto select = statements_->use("SELECT epoch, pid, host, started FROM owner");
+  select->executeStep();
+  if (select->getColumn(0).getInt64() == owner_.epoch && select->getColumn(3).getString() == owner_.started) return;
+  throw StoreError(Trouble::owned,
+                   fmt::format("{}: pid {} on {} has taken it over; this run, an earlier owner, has stopped and "
+                               "wrote nothing more",
+                               file_.string(), select->getColumn(1).getInt64(), select->getColumn(2).getString()));
 }
 
 // --- transactions ---
@@ -120,6 +147,12 @@ void Store::begin() {
   statements_->use("BEGIN IMMEDIATE")->exec();
   in_transaction_ = true;
   began_ = std::chrono::steady_clock::now();
+  try {
+    check_owner();
+  } catch (...) {
+    roll_back();
+    throw;
+  }
 }
 
 void Store::commit() {
@@ -172,15 +205,25 @@ void Store::set_group_commit(std::chrono::milliseconds longest) {
 }
 
 void Store::reopen_lost() {
+  SQLite::Statement end(*database_, R"(
+    UPDATE attempt SET state = ?, failure = ?, message = 'the run that owned it ended', ended = ? WHERE state = ?)");
+  SQLite::bind(end, code(TrialState::failed), static_cast<int>(FailureClass::cancelled), now_utc(),
+               code(TrialState::running));
+  end.exec();
+  SQLite::Statement reopen(*database_, "UPDATE trial SET state = ?, changed = ? WHERE state = ?");
+  SQLite::bind(reopen, code(TrialState::waiting), now_utc(), code(TrialState::running));
+  reopen.exec();
+}
+
+void Store::begin_run(std::int64_t study_id, const ProgramInfo& program) {
   write([&] {
-    SQLite::Statement end(*database_, R"(
-      UPDATE attempt SET state = ?, failure = ?, message = 'the run that owned it ended', ended = ? WHERE state = ?)");
-    SQLite::bind(end, code(TrialState::failed), static_cast<int>(FailureClass::cancelled), now_utc(),
-                 code(TrialState::running));
-    end.exec();
-    SQLite::Statement reopen(*database_, "UPDATE trial SET state = ?, changed = ? WHERE state = ?");
-    SQLite::bind(reopen, code(TrialState::waiting), now_utc(), code(TrialState::running));
-    reopen.exec();
+    SQLite::Statement insert(*database_, R"(
+      INSERT INTO run (study_id, epoch, version, git_commit, program_hash, worker_hash, host, pid, started)
+      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?))");
+    SQLite::bind(insert, study_id, owner_.epoch, TUNEONCE_VERSION, program.git_commit, program.program_hash,
+                 program.worker_hash, host_name(), ::getpid(), now_utc());
+    insert.exec();
+    run_id_ = database_->getLastInsertRowid();
   });
 }
 
@@ -291,10 +334,12 @@ std::int64_t Store::start(const sweeps::TrialKey& key, const AttemptInfo& info) 
     last->executeStep();
     number = last->getColumn(0).getInt64() + 1;
     auto insert = statements_->use(R"(
-      INSERT INTO attempt (trial_id, number, state, device, device_name, host, worker_pid, worker_build, log, started)
-      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?))");
+      INSERT INTO attempt (trial_id, number, state, device, device_name, host, worker_pid, worker_build, log, started,
+        device_uuid, run_id)
+      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, nullif(?, ''), ?))");
     SQLite::bind(*insert, id, number, code(TrialState::running), info.device, info.device_name, info.host,
-                 info.worker_pid, info.worker_build, info.log, now);
+                 info.worker_pid, info.worker_build, info.log, now, info.device_uuid);
+    if (run_id_) insert->bind(12, *run_id_);
     insert->exec();
     running_ids_[key] = id;
   });
@@ -302,7 +347,7 @@ std::int64_t Store::start(const sweeps::TrialKey& key, const AttemptInfo& info) 
 }
 
 void Store::finish(const sweeps::TrialKey& key, std::int64_t attempt, const sweeps::Outcome& outcome,
-                   bool again) {
+                   bool again, const AttemptEnd& known) {
   write([&] {
     const auto id = trial_id(key);
     const std::string now = now_utc();
@@ -315,16 +360,19 @@ void Store::finish(const sweeps::TrialKey& key, std::int64_t attempt, const swee
     const auto state = finished ? TrialState::complete : diverged ? TrialState::diverged : TrialState::failed;
 
     auto end = statements_->use(R"(
-      UPDATE attempt SET state = ?, failure = ?, message = ?, ended = ? WHERE trial_id = ? AND number = ? AND state = ?)");
+      UPDATE attempt SET state = ?, failure = ?, message = ?, ended = ?, last_lines = nullif(?, ''), peak_memory = ?
+      WHERE trial_id = ? AND number = ? AND state = ?)");
     end->bind(1, code(state));
     if (failed) {
       end->bind(2, static_cast<int>(failed->failure));
       end->bind(3, failed->message);
     }
     end->bind(4, now);
-    end->bind(5, id);
-    end->bind(6, attempt);
-    end->bind(7, code(TrialState::running));
+    end->bind(5, known.last_lines);
+    if (known.peak_memory) end->bind(6, *known.peak_memory);
+    end->bind(7, id);
+    end->bind(8, attempt);
+    end->bind(9, code(TrialState::running));
     if (end->exec() != 1)
       throw StoreError(Trouble::state,
                        fmt::format("{}: attempt {} of trial {} is not running", file_.string(), attempt, id));
@@ -351,13 +399,18 @@ void Store::finish(const sweeps::TrialKey& key, std::int64_t attempt, const swee
   });
 }
 
-void Store::prune(const sweeps::TrialKey& key, std::int64_t attempt, const sweeps::Censoring& why) {
+void Store::prune(const sweeps::TrialKey& key, std::int64_t attempt, const sweeps::Censoring& why,
+                  const AttemptEnd& known) {
   write([&] {
     const auto id = trial_id(key);
     auto end = statements_->use(R"(
-      UPDATE attempt SET state = ?, message = ?, ended = ? WHERE trial_id = ? AND number = ? AND state = ?)");
-    SQLite::bind(*end, code(TrialState::pruned), why.reason, now_utc(), id, attempt,
-                 code(TrialState::running));
+      UPDATE attempt SET state = ?, message = ?, ended = ?, last_lines = nullif(?, ''), peak_memory = ?
+      WHERE trial_id = ? AND number = ? AND state = ?)");
+    SQLite::bind(*end, code(TrialState::pruned), why.reason, now_utc(), known.last_lines);
+    if (known.peak_memory) end->bind(5, *known.peak_memory);
+    end->bind(6, id);
+    end->bind(7, attempt);
+    end->bind(8, code(TrialState::running));
     if (end->exec() != 1)
       throw StoreError(Trouble::state,
                        fmt::format("{}: attempt {} of trial {} is not running", file_.string(), attempt, id));

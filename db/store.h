@@ -24,10 +24,24 @@ struct WaitingTrial {
 struct AttemptInfo {
   std::string device;
   std::string device_name;
+  std::string device_uuid = {};  // of a GPU; empty where the device has none
   std::string host;
   std::int64_t worker_pid = 0;
   std::string worker_build;
   std::string log;
+};
+
+/// What is known of an attempt when it ends, beside its outcome.
+struct AttemptEnd {
+  std::string last_lines;                   // of its log, of an attempt that failed; empty: none
+  std::optional<std::int64_t> peak_memory;  // bytes, of the device; absent where nobody measured it
+};
+
+/// The program at work, so that every result can be traced to what made it.
+struct ProgramInfo {
+  std::string git_commit;    // of the source it was built from; "unknown" where there was no repository
+  std::string program_hash;  // of the file of tuneonce
+  std::string worker_hash;   // of the file of the worker
 };
 
 /// True for attempts that were lost through no decision of ours; a study's `retry.crash` limits these.
@@ -39,7 +53,8 @@ enum class Synchronous { full, normal };
 
 /// The one writer of a results database. Every state that a method returns from is on the disk, unless group
 /// commit is asked for; curve points and steps are gathered and written with the next state or flush().
-/// REQUIRES: the caller holds the database's owner lock. Every method throws StoreError.
+/// REQUIRES: the caller holds the database's owner lock. Every method throws StoreError; Trouble::owned, with
+/// nothing written, when somebody opened the database for writing after us all the same.
 class Store : public Reader {
  public:
   /// Opens `file`, creates it, or migrates it from an older schema after a copy. Rows still `running` have no living owner and go back to waiting.
@@ -47,6 +62,9 @@ class Store : public Reader {
                     Synchronous synchronous = Synchronous::full);
   Store(Store&&) noexcept;
   ~Store();
+
+  /// Remembers the program that works on a study from now on; attempts that start point to it.
+  void begin_run(std::int64_t study_id, const ProgramInfo& program);
 
   /// Remembers the study; a changed text or fingerprint becomes a new row. Returns the row's id.
   /// Trouble::state when the database holds a study of another name.
@@ -73,9 +91,10 @@ class Store : public Reader {
   std::int64_t start(const sweeps::TrialKey& key, const AttemptInfo& info);
   /// Ends attempt `attempt`: running -> complete, diverged or failed; or back to waiting with `again`.
   void finish(const sweeps::TrialKey& key, std::int64_t attempt, const sweeps::Outcome& outcome,
-              bool again = false);
+              bool again = false, const AttemptEnd& end = {});
   /// Ends an attempt that was stopped early: running -> pruned.
-  void prune(const sweeps::TrialKey& key, std::int64_t attempt, const sweeps::Censoring& why);
+  void prune(const sweeps::TrialKey& key, std::int64_t attempt, const sweeps::Censoring& why,
+             const AttemptEnd& end = {});
   /// waiting -> pruned: those that lost their worker past the evaluation that decided.
   void prune_waiting(const std::vector<sweeps::Censoring>& censored);
   /// failed -> waiting, and earlier losses count no more. Returns how many.
@@ -108,8 +127,17 @@ class Store : public Reader {
   void roll_back();
   void write_pending();
   void set_pruned(std::int64_t id, const sweeps::Censoring& why);
+  void take_over();
+  void check_owner() const;
   void reopen_lost();
   std::int64_t trial_id(const sweeps::TrialKey& key) const;
+
+  struct Owner {
+    std::int64_t epoch = 0;
+    std::string started;
+  };
+  Owner owner_;
+  std::optional<std::int64_t> run_id_;
 
   struct Chunk {
     std::int64_t trial_id, attempt;

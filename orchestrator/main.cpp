@@ -29,6 +29,7 @@ int exit_code_of(db::Trouble trouble) {
     case db::Trouble::newer:
     case db::Trouble::query:
     case db::Trouble::state: return kUsage;
+    case db::Trouble::owned: return kOwned;
     case db::Trouble::corrupt:
     case db::Trouble::environment: return kEnvironment;
   }

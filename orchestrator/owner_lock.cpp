@@ -36,11 +36,6 @@ std::string read_owner(int descriptor) {
 
 }  // namespace
 
-std::string host_name() {
-  std::array<char, 256> name{};
-  return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "localhost";
-}
-
 OwnerLock::OwnerLock(const std::filesystem::path& database) {
   const auto file = lock_file(database);
   descriptor_ = ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);

@@ -4,6 +4,8 @@
 #include <optional>
 #include <string>
 
+#include "db/sqlite.h"
+
 namespace orchestrator {
 
 /// At most one run per database: a lock on `<database>.lock`, which holds the owner's pid and host and which
@@ -24,6 +26,6 @@ class OwnerLock {
   int descriptor_ = -1;
 };
 
-std::string host_name();
+using db::host_name;
 
 }  // namespace orchestrator

@@ -32,7 +32,7 @@ TEST_CASE("db/README.md names every column of every table and view, and no other
   const auto tables = db::run_query(
       folder / "a.db",
       "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite_%'");
-  REQUIRE(tables.rows.size() == 15);
+  REQUIRE(tables.rows.size() == 19);
   for (const auto& row : tables.rows) {
     const auto table = std::get<std::string>(row[0]);
     std::set<std::string> columns;
@@ -52,4 +52,8 @@ TEST_CASE("the columns of the results view stay what scripts rely on", "[db][rea
                                  "loss", "excess", "steps", "seconds", "device", "attempts"});
   CHECK(db::run_query(folder / "a.db", "SELECT * FROM curves").columns ==
         std::vector<std::string>{"trial", "name", "metric", "step", "value"});
+  CHECK(db::run_query(folder / "a.db", "SELECT * FROM attempts").columns ==
+        std::vector<std::string>{"trial", "name", "attempt", "state", "cause", "message", "first_step", "step", "started",
+                                 "seconds", "device", "device_name", "device_uuid", "peak_memory", "host",
+                                 "git_commit", "log", "last_lines"});
 }

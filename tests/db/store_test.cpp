@@ -269,7 +269,7 @@ TEST_CASE("a newer schema is refused with both numbers and not a byte of it chan
   test::run_sql(file, "PRAGMA journal_mode=DELETE; PRAGMA user_version=99");
   const auto before = test::bytes(file);
   CHECK_THROWS_WITH(db::Store::open(file, test::codec()),
-                    ContainsSubstring("99") && ContainsSubstring("up to 2"));
+                    ContainsSubstring("99") && ContainsSubstring("up to 3"));
   CHECK(trouble([&] { db::Store::open(file, test::codec()); }) == db::Trouble::newer);
   CHECK(test::bytes(file) == before);
 }
@@ -306,7 +306,7 @@ TEST_CASE("a database of the first version is migrated, a copy of it stays, and 
   CHECK(count("results WHERE state = 'dropped'") == 1);
   CHECK(count("attempt") == 7);
   CHECK(count("event") >= 2);
-  CHECK(count("pragma_user_version WHERE user_version = 2") == 1);
+  CHECK(count("pragma_user_version WHERE user_version = 3") == 1);
   CHECK(rows(copy, trials) == trials_before);
   CHECK(db::run_query(copy, "SELECT user_version FROM pragma_user_version").rows[0][0] ==
         db::Value(std::int64_t{1}));
@@ -316,14 +316,103 @@ TEST_CASE("a database of the first version is migrated, a copy of it stays, and 
   CHECK_FALSE(std::filesystem::exists(copy));  // up to date: nothing to do
 }
 
+TEST_CASE("a database of the second version is migrated, a copy of it stays, and no row is lost",
+          "[db][store][migration]") {
+  const TemporaryFolder folder;
+  const auto file = folder / "a.db", copy = folder / "a.db.v2.bak";
+  std::filesystem::copy_file(std::filesystem::path(TUNEONCE_SOURCE_DIR) / "tests/db/fixtures/version2.sqlite", file);
+  const auto rows = [](const std::filesystem::path& database, const std::string& sql) {
+    return db::run_query(database, sql).rows;
+  };
+  const std::vector<std::string> kept = {
+      "SELECT id, key, name, lr, loss, steps, diverged_step, spec, created FROM trial ORDER BY id",
+      "SELECT trial_id, number, message, first_step, step, device, log, started FROM attempt "
+      "WHERE state != 1 ORDER BY 1, 2",
+      "SELECT * FROM results WHERE state != 'running' AND state != 'waiting'", "SELECT * FROM curves",
+      "SELECT * FROM branches", "SELECT * FROM censored", "SELECT * FROM sample", "SELECT * FROM study",
+      "SELECT * FROM event"};
+  std::vector<std::vector<std::vector<db::Value>>> before;
+  for (const auto& sql : kept) before.push_back(rows(file, sql));
+  {
+    const auto store = db::Store::open(file, test::codec());
+    CHECK(store.waiting().size() == 1);  // it was left running
+    CHECK(store.results().size() == 18);
+  }
+  for (std::size_t i = 0; i < kept.size(); ++i) {
+    INFO(kept[i]);
+    CHECK_FALSE(before[i].empty());
+    CHECK(rows(copy, kept[i]) == before[i]);
+    // The attempt that was running has ended by now and is one row more.
+    auto after = rows(file, kept[i]);
+    if (i == 1) std::erase_if(after, [](const auto& row) { return row[0] == db::Value(std::int64_t{20}); });
+    CHECK(after == before[i]);
+  }
+  CHECK(rows(file, "SELECT user_version FROM pragma_user_version")[0][0] == db::Value(std::int64_t{3}));
+  CHECK(rows(copy, "SELECT user_version FROM pragma_user_version")[0][0] == db::Value(std::int64_t{2}));
+}
+
 TEST_CASE("a migrated database has the tables, columns and views of a new one", "[db][store][migration]") {
   const TemporaryFolder folder;
-  std::filesystem::copy_file(std::filesystem::path(TUNEONCE_SOURCE_DIR) / "tests/db/fixtures/version1.sqlite",
-                             folder / "old.db");
-  db::Store::open(folder / "old.db", test::codec());
   db::Store::open(folder / "new.db", test::codec());
   const std::string schema = "SELECT type, name, sql FROM sqlite_master ORDER BY type, name";
-  CHECK(db::run_query(folder / "old.db", schema).rows == db::run_query(folder / "new.db", schema).rows);
+  for (const char* old : {"version1.sqlite", "version2.sqlite"}) {
+    INFO(old);
+    std::filesystem::copy_file(std::filesystem::path(TUNEONCE_SOURCE_DIR) / "tests/db/fixtures" / old, folder / old);
+    db::Store::open(folder / old, test::codec());
+    CHECK(db::run_query(folder / old, schema).rows == db::run_query(folder / "new.db", schema).rows);
+  }
+}
+
+TEST_CASE("how an attempt ended is kept with its last lines, its memory and its device", "[db][store]") {
+  const TemporaryFolder folder;
+  const auto key = sweeps::trial_key(test::trial(-8));
+  auto store = test::store_with(folder / "a.db", {test::trial(-8)});
+  store.begin_run(1, {.git_commit = "abc", .program_hash = "12", .worker_hash = "34"});
+  auto gpu = kCpu;
+  gpu.device = "cuda:0";
+  gpu.device_uuid = "GPU-1";
+  store.finish(key, store.start(key, gpu), sweeps::Failed{sweeps::FailureClass::oom_gpu, "out of memory"}, true,
+               {.last_lines = "a\nb\n", .peak_memory = 7'000'000'000});
+  store.prune(key, store.start(key, kCpu), {key, 8, "hopeless"}, {.last_lines = {}, .peak_memory = 5});
+  const auto table = db::run_query(folder / "a.db", R"(
+    SELECT attempt, state, cause, message, device_uuid, last_lines, peak_memory, git_commit, seconds FROM attempts)");
+  REQUIRE(table.rows.size() == 2);
+  const auto& lost = table.rows[0];
+  CHECK(lost[1] == db::Value("failed"));
+  CHECK(lost[2] == db::Value("oom_gpu"));
+  CHECK(lost[3] == db::Value("out of memory"));
+  CHECK(lost[4] == db::Value("GPU-1"));
+  CHECK(lost[5] == db::Value("a\nb\n"));
+  CHECK(lost[6] == db::Value(std::int64_t{7'000'000'000}));
+  CHECK(lost[7] == db::Value("abc"));
+  CHECK(std::get<double>(lost[8]) >= 0);
+  const auto& pruned = table.rows[1];
+  CHECK(pruned[1] == db::Value("pruned"));
+  CHECK(pruned[2] == db::Value());
+  CHECK(pruned[4] == db::Value());
+  CHECK(pruned[5] == db::Value());
+  CHECK(pruned[6] == db::Value(std::int64_t{5}));
+}
+
+TEST_CASE("a writer that was replaced is refused by name, and not a row of it gets in", "[db][store][owner]") {
+  const TemporaryFolder folder;
+  const auto file = folder / "a.db";
+  const auto key = sweeps::trial_key(test::trial(-8)), other = sweeps::trial_key(test::trial(-7));
+  auto stale = test::store_with(file, {test::trial(-8), test::trial(-7)});
+  stale.finish(other, stale.start(other, kCpu), finished(3));
+  stale.start(key, kCpu);
+  auto owner = db::Store::open(file, test::codec());
+  CHECK(owner.start(key, kCpu) == 2);  // the stale one's attempt has ended with it
+  CHECK(trouble([&] { stale.finish(key, 1, finished(1)); }) == db::Trouble::owned);
+  stale.append_curve(key, 1, "train_loss", {1}, {1});
+  CHECK(trouble([&] { stale.flush(); }) == db::Trouble::owned);
+  CHECK(trouble([&] { stale.record("run", "late"); }) == db::Trouble::owned);
+  CHECK_THROWS_WITH(stale.retry_failed(), ContainsSubstring("pid " + std::to_string(::getpid()) + " on "));
+  owner.finish(key, 2, finished(2));
+  CHECK(owner.results().at(0).loss == 2);
+  CHECK(owner.curves().empty());
+  CHECK(db::run_query(file, "SELECT 1 FROM event WHERE message = 'late'").rows.empty());
+  CHECK(db::run_query(file, "SELECT 1 FROM attempt WHERE trial_id = 1 AND state = 2").rows.size() == 1);
 }
 
 TEST_CASE("a damaged database is refused as such and left as it is", "[db][store]") {
