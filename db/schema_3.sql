@@ -45,7 +45,7 @@ SELECT
   CASE attempt.state WHEN 1 THEN 'running' WHEN 2 THEN 'complete' WHEN 3 THEN 'diverged' WHEN 4 THEN 'failed'
     WHEN 5 THEN 'pruned' END AS state,
   CASE attempt.failure WHEN 0 THEN 'crash' WHEN 1 THEN 'oom_gpu' WHEN 2 THEN 'oom_host' WHEN 3 THEN 'stalled'
-    WHEN 4 THEN 'worker_lost' WHEN 5 THEN 'user_error' WHEN 6 THEN 'cancelled' END AS cause,
+    WHEN 4 THEN 'worker_lost' WHEN 5 THEN 'user_error' WHEN 6 THEN 'cancelled' WHEN 7 THEN 'gpu_lost' WHEN 8 THEN 'disk_full' END AS cause,
   attempt.message AS message,
   attempt.first_step AS first_step,
   attempt.step AS step,

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <sstream>
 
 #include <fmt/format.h>
 
@@ -22,13 +23,14 @@ int code(TrialState state) { return static_cast<int>(state); }
 
 constexpr const char* kSelectWaiting = R"(
   SELECT id, key, spec, (SELECT count(*) FROM attempt WHERE trial_id = trial.id),
-    (SELECT count(*) FROM attempt WHERE trial_id = trial.id AND number > trial.forgiven
-      AND failure IS NOT NULL AND failure NOT IN (?, ?))
+    (SELECT group_concat(failure) FROM attempt WHERE trial_id = trial.id AND number > trial.forgiven)
   FROM trial)";
 WaitingTrial waiting_row(SQLite::Statement& row, const SpecCodec& codec) {
-  return {row.getColumn(0).getInt64(), row.getColumn(1).getString(),
-          codec.from_text(row.getColumn(2).getString()), row.getColumn(3).getInt64(),
-          row.getColumn(4).getInt64()};
+  WaitingTrial trial{row.getColumn(0).getInt64(), row.getColumn(1).getString(),
+                     codec.from_text(row.getColumn(2).getString()), row.getColumn(3).getInt64()};
+  std::istringstream failures(row.getColumn(4).getString());  // "0,0,4"
+  for (std::string one; std::getline(failures, one, ',');) ++trial.losses.at(std::stoul(one));
+  return trial;
 }
 
 /// Curve points are written at the latest when there are so many bytes of them.
@@ -66,19 +68,6 @@ void check_sound(SQLite::Database& database, const std::filesystem::path& file) 
 }
 
 }  // namespace
-
-bool counts_as_loss(FailureClass failure) {
-  switch (failure) {
-    case FailureClass::crash:
-    case FailureClass::oom_gpu:
-    case FailureClass::oom_host:
-    case FailureClass::stalled:
-    case FailureClass::worker_lost: return true;
-    case FailureClass::user_error:
-    case FailureClass::cancelled: return false;
-  }
-  throw std::logic_error("counts_as_loss: unknown FailureClass");
-}
 
 Store::Store(const std::filesystem::path& file, SpecCodec codec, std::unique_ptr<SQLite::Database> database)
     : Reader(file, std::move(codec), std::move(database)),
@@ -279,8 +268,7 @@ int Store::add_plan(std::int64_t study_id, const std::vector<sweeps::TrialSpec>&
 void Store::each_waiting(const std::function<void(const WaitingTrial&)>& visit) const {
   guarded(file_, [&] {
     SQLite::Statement select(*database_, std::string(kSelectWaiting) + " WHERE state = ? ORDER BY id");
-    SQLite::bind(select, static_cast<int>(FailureClass::user_error),
-                 static_cast<int>(FailureClass::cancelled), code(TrialState::waiting));
+    select.bind(1, code(TrialState::waiting));
     while (select.executeStep()) visit(waiting_row(select, codec_));
   });
 }
@@ -295,8 +283,7 @@ WaitingTrial Store::waiting_trial(std::int64_t id) const {
   return guarded(file_, [&] {
     static const std::string sql = std::string(kSelectWaiting) + " WHERE id = ? AND state = ?";
     auto select = statements_->use(sql.c_str());
-    SQLite::bind(*select, static_cast<int>(FailureClass::user_error),
-                 static_cast<int>(FailureClass::cancelled), id, code(TrialState::waiting));
+    SQLite::bind(*select, id, code(TrialState::waiting));
     if (!select->executeStep())
       throw StoreError(Trouble::state, fmt::format("{}: trial {} is not waiting", file_.string(), id));
     return waiting_row(*select, codec_);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <map>
 #include <unordered_map>
@@ -17,7 +18,10 @@ struct WaitingTrial {
   sweeps::TrialKey key;
   sweeps::TrialSpec spec;
   std::int64_t num_attempts = 0;
-  std::int64_t num_losses = 0;  // attempts that count against its retries
+  /// Attempts lost to each sweeps::FailureClass since the trial was last asked for by hand.
+  std::array<int, sweeps::kNumFailureClasses> losses{};
+
+  int& lost_to(sweeps::FailureClass failure) { return losses[static_cast<std::size_t>(failure)]; }
 };
 
 /// Who carries an attempt out.
@@ -43,9 +47,6 @@ struct ProgramInfo {
   std::string program_hash;  // of the file of tuneonce
   std::string worker_hash;   // of the file of the worker
 };
-
-/// True for attempts that were lost through no decision of ours; a study's `retry.crash` limits these.
-bool counts_as_loss(sweeps::FailureClass failure);
 
 /// SQLite's `synchronous`: whether a commit waits for the disk. With `normal` a power cut, though no kill, may
 /// take the last commits back.

@@ -392,11 +392,11 @@ void Scheduler::settle(Slot& slot, const sweeps::TrialKey& key, sweeps::Outcome 
   if (failed) {
     if (failed->failure == FailureClass::cancelled && !stopping_ && !pruned)
       failed->failure = FailureClass::worker_lost;
-    const bool loss = db::counts_as_loss(failed->failure);
-    again =
-        !loss ? failed->failure == FailureClass::cancelled : running.trial.num_losses < options_.retry.crash;
-    if (pruned) again = false;
-    running.trial.num_losses += loss;
+    const bool untouched =
+        failed->failure == FailureClass::cancelled || failed->failure == FailureClass::disk_full;
+    int& losses = running.trial.lost_to(failed->failure);
+    again = !pruned && (untouched || losses < options_.retry.limit(failed->failure));
+    ++losses;
     std::ofstream(running.log, std::ios::app)
         << fmt::format("{} {}: {}\n", db::now_utc(), sweeps::name(failed->failure), failed->message);
   }

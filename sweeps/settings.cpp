@@ -1,8 +1,10 @@
 #include "sweeps/settings.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <numeric>
+#include <optional>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -137,6 +139,60 @@ std::int64_t Section::whole(std::string_view key, std::int64_t otherwise, const 
   if (!value) wrong_type(key, *setting, "a whole number such as 1000");
   checked(key, *setting, bounds);
   return *value;
+}
+
+namespace {
+
+struct Unit {
+  std::string_view name;
+  double factor;
+};
+constexpr Unit kSizes[] = {{"GiB", 1073741824.0}, {"MiB", 1048576.0}, {"KiB", 1024.0}, {"GB", 1e9},
+                           {"MB", 1e6},           {"kB", 1e3},        {"TiB", 1099511627776.0}, {"B", 1.0}};
+constexpr Unit kTimes[] = {{"ms", 1e-3}, {"s", 1.0}, {"min", 60.0}, {"m", 60.0}, {"h", 3600.0}, {"d", 86400.0}};
+
+/// A number and a unit, with or without blanks between; nothing when it is not that.
+std::optional<double> quantity(std::string_view text, std::span<const Unit> units) {
+  double value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc{} || !std::isfinite(value) || value < 0) return std::nullopt;
+  text.remove_prefix(static_cast<std::size_t>(end - text.data()));
+  while (text.starts_with(' ')) text.remove_prefix(1);
+  for (const auto& unit : units)
+    if (text == unit.name) return value * unit.factor;
+  return std::nullopt;
+}
+
+}  // namespace
+
+std::int64_t Section::bytes(std::string_view key, std::int64_t otherwise) const {
+  const auto* setting = find(key);
+  if (!setting) return otherwise;
+  const auto* value = std::get_if<std::string>(&setting->value);
+  if (!value) wrong_type(key, *setting, "a size in quotes such as \"6GiB\"");
+  const auto size = quantity(*value, kSizes);
+  if (!size || *size < 1 || *size > 1e18)
+    fail(key, fmt::format("\"{}\" is no size; write a number and its unit, such as \"6GiB\" or \"500MB\"", *value));
+  return static_cast<std::int64_t>(*size);
+}
+
+double Section::seconds(std::string_view key, double otherwise) const {
+  const auto* setting = find(key);
+  if (!setting) return otherwise;
+  const auto* value = std::get_if<std::string>(&setting->value);
+  if (!value) wrong_type(key, *setting, "a duration in quotes such as \"30s\"");
+  const auto time = quantity(*value, kTimes);
+  if (!time)
+    fail(key, fmt::format("\"{}\" is no duration; write a number and its unit, such as \"30s\" or \"2h\"", *value));
+  return *time;
+}
+
+std::string bytes_text(std::int64_t bytes) {
+  for (const auto& unit : kSizes) {
+    const auto factor = static_cast<std::int64_t>(unit.factor);
+    if (bytes % factor == 0) return fmt::format("{}{}", bytes / factor, unit.name);
+  }
+  return fmt::format("{}B", bytes);
 }
 
 bool Section::flag(std::string_view key, bool otherwise) const {

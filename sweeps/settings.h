@@ -58,6 +58,9 @@ struct Bounds {
 inline constexpr Bounds kPositive{.low = 0, .low_open = true};
 inline Bounds at_least(double low) { return {.low = low}; }
 
+/// A size as Section::bytes reads it, in the largest unit that loses nothing.
+std::string bytes_text(std::int64_t bytes);
+
 /// One table of the file. Getters return the default where the key is absent.
 class Section {
  public:
@@ -72,6 +75,10 @@ class Section {
 
   double number(std::string_view key, double otherwise, const Bounds& bounds) const;
   std::int64_t whole(std::string_view key, std::int64_t otherwise, const Bounds& bounds) const;
+  /// "6GiB", "500 MB": bytes. Above 0.
+  std::int64_t bytes(std::string_view key, std::int64_t otherwise) const;
+  /// "250ms", "1s", "30 min", "2h": seconds. 0 or more.
+  double seconds(std::string_view key, double otherwise) const;
   bool flag(std::string_view key, bool otherwise) const;
   std::string text(std::string_view key, std::string otherwise) const;
   /// A sub-table; an empty one at this section's place when the key is absent.

@@ -65,12 +65,32 @@ struct DriftSpec {
 
 struct ResourceSpec {
   std::vector<std::string> devices;  // resolved names or "auto"
-  int workers_per_device = 1;
+  int workers_per_device = 1;        // 0: as many as fit, by the memory that the first one was seen to take
+  double device_share = 0;           // of a device, for each worker: floor(1 / share) on each; 0: not said
+  std::int64_t memory = 0;           // bytes a worker may take, of its GPU or of the host; 0: not bounded
+  std::int64_t host_reserve = std::int64_t{512} << 20;  // bytes of the host's memory that workers leave alone
 };
 
+/// How often a trial is tried again after each kind of loss. A user's error is never tried again.
 struct RetrySpec {
   int crash = 2;
+  int stalled = 2;
+  int worker_lost = 2;
+  int oom_host = 2;
+  int oom_gpu = 1;  // alone on the device
+  int gpu_lost = 2;
+  double backoff = 1;  // seconds before the second attempt, doubling with each further loss, at most a minute
   int stop_after = 5;  // failures in a row from different trials; 0 = never
+
+  int limit(FailureClass failure) const;
+};
+
+/// Bytes on the disk. What would go above them is rotated away (logs) or stops the run until there is room.
+struct DiskSpec {
+  std::int64_t log = std::int64_t{10} << 20;  // of one trial, rotated files included
+  std::int64_t checkpoints = std::int64_t{20} << 30;
+  std::int64_t study = std::int64_t{50} << 30;      // database, logs and checkpoints
+  std::int64_t keep_free = std::int64_t{100} << 20;  // left to others on the database's file system
 };
 
 /// Everything one TOML file asks for, every default filled in. `load_study` makes it; nothing changes it
@@ -97,6 +117,7 @@ struct Study {
   DriftSpec drift;
   ResourceSpec resources;
   RetrySpec retry;
+  DiskSpec disk;
 };
 
 /// A target under another rule than the study's is there to be compared with: its verdict is shown, and does

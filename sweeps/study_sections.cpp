@@ -284,10 +284,22 @@ void read_drift(const Section& root, std::string_view loss_unit, DriftSpec& drif
 }
 
 void read_resources(const Section& root, ResourceSpec& resources) {
-  const Section section = root.table("resources", {"devices", "workers_per_device", "memory"});
-  section.refuse("memory", "a bound on memory is not in this version");
-  resources.workers_per_device = static_cast<int>(
-      section.whole("workers_per_device", resources.workers_per_device, {.low = 1, .high = 64}));
+  const Section section = root.table(
+      "resources", {"devices", "workers_per_device", "device_share", "memory", "host_reserve"});
+  const auto* workers = section.find("workers_per_device");
+  if (const auto* word = workers ? std::get_if<std::string>(&workers->value) : nullptr) {
+    if (*word != "auto")
+      section.fail("workers_per_device", fmt::format("\"{}\" is no number; write one, or \"auto\"", *word));
+    resources.workers_per_device = 0;
+  } else {
+    resources.workers_per_device = static_cast<int>(
+        section.whole("workers_per_device", resources.workers_per_device, {.low = 1, .high = 64}));
+  }
+  resources.device_share =
+      section.number("device_share", resources.device_share, {.low = 0, .high = 1, .low_open = true});
+  if (workers) section.refuse("device_share", "workers_per_device says it already");
+  resources.memory = section.bytes("memory", resources.memory);
+  resources.host_reserve = section.bytes("host_reserve", resources.host_reserve);
   resources.devices = {"auto"};
   const auto* setting = section.find("devices");
   if (!setting) return;
@@ -316,8 +328,18 @@ void read_resources(const Section& root, ResourceSpec& resources) {
 }
 
 void read_retry(const Section& root, RetrySpec& retry) {
-  const Section section = root.table("retry", {"crash", "stop_after"});
-  retry.crash = static_cast<int>(section.whole("crash", retry.crash, {.low = 0, .high = 100}));
+  const Section section = root.table("retry", {"crash", "stalled", "worker_lost", "oom_host", "oom_gpu", "gpu_lost",
+                                               "backoff", "stop_after"});
+  const auto limit = [&](std::string_view key, int otherwise) {
+    return static_cast<int>(section.whole(key, otherwise, {.low = 0, .high = 100}));
+  };
+  retry.crash = limit("crash", retry.crash);
+  retry.stalled = limit("stalled", retry.crash);
+  retry.worker_lost = limit("worker_lost", retry.crash);
+  retry.oom_host = limit("oom_host", retry.crash);
+  retry.oom_gpu = limit("oom_gpu", retry.oom_gpu);
+  retry.gpu_lost = limit("gpu_lost", retry.gpu_lost);
+  retry.backoff = section.seconds("backoff", retry.backoff);
   const std::string text = section.text("stop_after", fmt::format("{} in a row", retry.stop_after));
   if (text == "never") {
     retry.stop_after = 0;
@@ -329,12 +351,20 @@ void read_retry(const Section& root, RetrySpec& retry) {
                  fmt::format("\"{}\" is not understood; write \"5 in a row\" or \"never\"", text));
 }
 
+void read_disk(const Section& root, DiskSpec& disk) {
+  const Section section = root.table("disk", {"log", "checkpoints", "study", "keep_free"});
+  disk.log = section.bytes("log", disk.log);
+  disk.checkpoints = section.bytes("checkpoints", disk.checkpoints);
+  disk.study = section.bytes("study", disk.study);
+  disk.keep_free = section.bytes("keep_free", disk.keep_free);
+}
+
 }  // namespace
 
 Study read_sections(const Setting& root, const std::string& file, const fs::path& folder) {
   const Section sections(file, "the study", root,
                          {"schema", "name", "seed", "data", "model", "train", "space", "search", "transfer",
-                          "target", "drift", "resources", "retry"});
+                          "target", "drift", "resources", "retry", "disk"});
   Study study;
   read_head(sections, study);
   read_data(sections, folder, study);
@@ -349,6 +379,7 @@ Study read_sections(const Setting& root, const std::string& file, const fs::path
   refuse_unused_options(sections, study);
   read_resources(sections, study.resources);
   read_retry(sections, study.retry);
+  read_disk(sections, study.disk);
   return study;
 }
 

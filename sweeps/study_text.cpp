@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "sweeps/settings.h"
+
 namespace sweeps {
 namespace {
 
@@ -170,13 +172,29 @@ std::string resources_text(const ResourceSpec& resources) {
   std::string devices = "\"auto\"";
   if (resources.devices != std::vector<std::string>{"auto"})
     devices = fmt::format("[\"{}\"]", fmt::join(resources.devices, "\", \""));
-  return fmt::format("\n[resources]\ndevices = {}\nworkers_per_device = {}\n", devices,
-                     resources.workers_per_device);
+  std::string text = fmt::format("\n[resources]\ndevices = {}\n", devices);
+  if (resources.device_share > 0)
+    text += fmt::format("device_share = {}\n", resources.device_share);
+  else if (resources.workers_per_device == 0)
+    text += "workers_per_device = \"auto\"\n";
+  else
+    text += fmt::format("workers_per_device = {}\n", resources.workers_per_device);
+  if (resources.memory > 0) text += fmt::format("memory = \"{}\"\n", bytes_text(resources.memory));
+  return text + fmt::format("host_reserve = \"{}\"\n", bytes_text(resources.host_reserve));
 }
 
 std::string retry_text(const RetrySpec& retry) {
   const std::string stop = retry.stop_after == 0 ? "never" : fmt::format("{} in a row", retry.stop_after);
-  return fmt::format("\n[retry]\ncrash = {}\nstop_after = \"{}\"\n", retry.crash, stop);
+  return fmt::format(
+      "\n[retry]\ncrash = {}\nstalled = {}\nworker_lost = {}\noom_host = {}\noom_gpu = {}\ngpu_lost = {}\n"
+      "backoff = \"{}s\"\nstop_after = \"{}\"\n",
+      retry.crash, retry.stalled, retry.worker_lost, retry.oom_host, retry.oom_gpu, retry.gpu_lost, retry.backoff, stop);
+}
+
+std::string disk_text(const DiskSpec& disk) {
+  return fmt::format("\n[disk]\nlog = \"{}\"\ncheckpoints = \"{}\"\nstudy = \"{}\"\nkeep_free = \"{}\"\n",
+                     bytes_text(disk.log), bytes_text(disk.checkpoints), bytes_text(disk.study),
+                     bytes_text(disk.keep_free));
 }
 
 }  // namespace
@@ -188,7 +206,8 @@ std::string study_text(const Study& study) {
   text += search_text(study.search) + transfer_text(study);
   for (const auto& target : study.targets)
     if (target.copy_of.empty()) text += target_text(target);  // [transfer] compare makes the copies again
-  return text + drift_text(study.drift, loss_unit(study.proxy.shape)) + resources_text(study.resources) + retry_text(study.retry);
+  return text + drift_text(study.drift, loss_unit(study.proxy.shape)) + resources_text(study.resources) +
+         retry_text(study.retry) + disk_text(study.disk);
 }
 
 }  // namespace sweeps

@@ -201,6 +201,8 @@ std::string_view name(FailureClass failure) {
     case FailureClass::worker_lost: return "worker_lost";
     case FailureClass::user_error: return "user_error";
     case FailureClass::cancelled: return "cancelled";
+    case FailureClass::gpu_lost: return "gpu_lost";
+    case FailureClass::disk_full: return "disk_full";
   }
   throw std::logic_error("name: unknown FailureClass");
 }

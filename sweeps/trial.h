@@ -143,8 +143,11 @@ enum class FailureClass {
   stalled = 3,
   worker_lost = 4,
   user_error = 5,
-  cancelled = 6
+  cancelled = 6,
+  gpu_lost = 7,   // the device went, not the trial
+  disk_full = 8,  // the trial waits until there is room
 };
+inline constexpr std::size_t kNumFailureClasses = 9;
 
 struct Finished {
   double loss =

@@ -165,12 +165,12 @@ TEST_CASE("losses count against the retries, cancelled attempts do not, and fail
   store.finish(key, store.start(key, kCpu), crashed(), true);
   store.finish(key, store.start(key, kCpu), sweeps::Failed{sweeps::FailureClass::cancelled, "drained"}, true);
   CHECK(store.waiting().at(0).num_attempts == 2);
-  CHECK(store.waiting().at(0).num_losses == 1);
+  CHECK(store.waiting().at(0).lost_to(sweeps::FailureClass::crash) == 1);
   store.finish(key, store.start(key, kCpu), crashed(), false);
   CHECK(store.waiting().empty());
   CHECK(store.results().at(0).message == "crash: signal 11");
   CHECK(store.retry_failed() == 1);
-  CHECK(store.waiting().at(0).num_losses == 0);
+  CHECK(store.waiting().at(0).lost_to(sweeps::FailureClass::crash) == 0);
   CHECK(store.start(key, kCpu) == 4);
 }
 
@@ -183,7 +183,7 @@ TEST_CASE("rows that run without an owner wait again after opening", "[db][store
   }
   auto store = db::Store::open(folder / "a.db", test::codec());
   REQUIRE(store.waiting().size() == 1);
-  CHECK(store.waiting()[0].num_losses == 0);
+  CHECK(store.waiting()[0].lost_to(sweeps::FailureClass::crash) == 0);
   CHECK(store.start(key, kCpu) == 2);
 }
 

@@ -165,7 +165,10 @@ TEST_CASE("the resolved text reads back as the same study", "[sweeps][study_file
       edited("kind = \"wsd\", warmup = 0.05, decay = 0.2", "kind = \"cosine\""),
       edited("moe = \"8e2a1s\"", "expansion = 2.5\nbaseline = false"),
       with("\n[resources]\ndevices = [\"cuda:0\", \"cuda:2\"]\nworkers_per_device = 2\n"),
+      with("\n[resources]\nworkers_per_device = \"auto\"\nmemory = \"1.5 GiB\"\nhost_reserve = \"1MB\"\n"),
+      with("\n[resources]\ndevice_share = 0.15\n"),
       with("\n[retry]\ncrash = 0\nstop_after = \"never\"\n"),
+      with("\n[retry]\noom_gpu = 3\nbackoff = \"250ms\"\n[disk]\nlog = \"1000B\"\nkeep_free = \"2 TiB\"\n"),
   };
   for (std::string text : studies) {
     if (text.find("\"tokens\"") != std::string::npos)
@@ -183,7 +186,10 @@ TEST_CASE("the resolved text reads back as the same study", "[sweeps][study_file
     CHECK(again.drift.tolerance_fraction == study.drift.tolerance_fraction);
     CHECK(again.drift.tolerance_nats == study.drift.tolerance_nats);
     CHECK(again.resources.devices == study.resources.devices);
+    CHECK(again.resources.memory == study.resources.memory);
     CHECK(again.retry.stop_after == study.retry.stop_after);
+    CHECK(again.retry.backoff == study.retry.backoff);
+    CHECK(again.disk.log == study.disk.log);
   }
 }
 
@@ -756,6 +762,12 @@ TEST_CASE("a device that cannot be one is refused", "[sweeps][study_file]") {
 }
 
 TEST_CASE("a breaker that is not understood is refused", "[sweeps][study_file]") {
+  REFUSED_AT(with("\n[resources]\nmemory = \"6 gigs\"\n"), "43:10", "6GiB");
+  REFUSED_AT(with("\n[resources]\nmemory = 6\n"), "43:10", "a size in quotes");
+  REFUSED_AT(with("\n[resources]\nworkers_per_device = 2\ndevice_share = 0.5\n"), "44:16", "says it already");
+  REFUSED_AT(with("\n[resources]\ndevice_share = 1.5\n"), "43:16", "at most 1");
+  REFUSED_AT(with("\n[retry]\nbackoff = \"soon\"\n"), "43:11", "30s");
+  REFUSED_AT(with("\n[disk]\nlogs = \"1MB\"\n"), "43:1", "did you mean \"log\"");
   REFUSED_AT(with("\n[retry]\nstop_after = \"5 times\"\n"), "43:14", "5 in a row");
 }
 

@@ -1,0 +1,195 @@
+#include "orchestrator/process_tree.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <chrono>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <limits>
+#include <optional>
+#include <sstream>
+#include <thread>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "orchestrator/exit_code.h"
+#include "sweeps/trial.h"
+
+namespace orchestrator {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+std::string mark_of(const fs::path& database) {
+  return fmt::format("{:016x}:", sweeps::derived_seed(0, fs::weakly_canonical(database).string()));
+}
+
+std::string read_whole(const fs::path& file) {
+  std::ifstream stream(file, std::ios::binary);
+  return {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
+}
+
+/// Whether the process was started with a mark that begins so. A process that has ended has none.
+bool has_mark(pid_t pid, const std::string& mark) {
+  const std::string environment = read_whole(fmt::format("/proc/{}/environ", pid));
+  const std::string entry = fmt::format("{}={}", kMarkVariable, mark);
+  return environment.starts_with(entry) || environment.find('\0' + entry) != std::string::npos;
+}
+
+std::vector<pid_t> all_processes() {
+  std::vector<pid_t> pids;
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator("/proc", ignored)) {
+    const std::string name = entry.path().filename().string();
+    pid_t pid = 0;
+    const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), pid);
+    if (error == std::errc{} && end == name.data() + name.size()) pids.push_back(pid);
+  }
+  return pids;
+}
+
+/// Again and again, since what is being ended may start more.
+int end_all(const std::string& mark, double seconds) {
+  const auto deadline = Clock::now() + std::chrono::duration<double>(seconds);
+  std::set<pid_t> seen;
+  while (true) {
+    bool any = false;
+    for (const pid_t pid : all_processes()) {
+      if (pid == ::getpid() || !has_mark(pid, mark)) continue;
+      any = true;
+      seen.insert(pid);
+      ::kill(pid, SIGKILL);
+    }
+    if (!any || Clock::now() > deadline) return static_cast<int>(seen.size());
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+}
+
+/// Our own children, those that were adopted with them.
+std::vector<pid_t> children() {
+  std::istringstream list(read_whole(fmt::format("/proc/self/task/{}/children", ::getpid())));
+  return {std::istream_iterator<pid_t>(list), {}};
+}
+
+struct ProcessStat {
+  pid_t pid = 0, parent = 0, group = 0;
+  std::int64_t resident = 0;  // pages
+};
+std::optional<ProcessStat> stat_of(pid_t pid) {
+  const std::string text = read_whole(fmt::format("/proc/{}/stat", pid));
+  const auto name_end = text.rfind(')');  // the name may hold anything
+  if (name_end == std::string::npos) return std::nullopt;
+  std::istringstream fields(text.substr(name_end + 1));
+  ProcessStat stat{.pid = pid};
+  std::string skipped;
+  fields >> skipped >> stat.parent >> stat.group;
+  for (int field = 6; field < 24; ++field) fields >> skipped;
+  fields >> stat.resident;
+  return fields ? std::optional(stat) : std::nullopt;
+}
+
+/// "key: 123 kB" of /proc/meminfo, bytes.
+std::int64_t meminfo(std::string_view key) {
+  std::ifstream file("/proc/meminfo");
+  std::string name, unit;
+  for (std::int64_t value = 0; file >> name >> value; std::getline(file, unit))
+    if (name == key) return value * 1024;
+  return std::numeric_limits<std::int64_t>::max();
+}
+
+std::optional<std::int64_t> number_in(const fs::path& file) {
+  std::ifstream stream(file);
+  std::int64_t value = 0;
+  return stream >> value ? std::optional(value) : std::nullopt;
+}
+
+}  // namespace
+
+std::string run_mark(const fs::path& database) { return mark_of(database) + std::to_string(::getpid()); }
+
+int end_marked(const fs::path& database, double seconds) { return end_all(mark_of(database), seconds); }
+
+void adopt_orphans() { ::prctl(PR_SET_CHILD_SUBREAPER, 1); }
+
+void end_orphans(const std::string& mark, const std::set<pid_t>& known) {
+  for (int round = 0; round < 100; ++round) {
+    bool any = false;
+    for (const pid_t pid : children()) {
+      if (known.contains(pid) || !has_mark(pid, mark)) continue;
+      any = true;
+      ::kill(pid, SIGKILL);
+      ::waitpid(pid, nullptr, 0);  // its own children come to us and are met in the next round
+    }
+    if (!any) return;
+  }
+}
+
+Guard::Guard(const fs::path& database) {
+  const std::string mark = run_mark(database);
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) != 0)
+    throw ExitError(kEnvironment, fmt::format("cannot make a pipe: {}", std::strerror(errno)));
+  pid_ = ::fork();
+  if (pid_ < 0)
+    throw ExitError(kEnvironment, fmt::format("cannot start a process: {}", std::strerror(errno)));
+  if (pid_ > 0) {
+    ::close(ends[0]);
+    alive_ = ends[1];
+    return;
+  }
+  // Out of the terminal's reach, with nothing of the run's open.
+  ::setsid();
+  ::prctl(PR_SET_NAME, "tuneonce-guard");
+  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) ::signal(number, SIG_IGN);
+  const int pipe = ::dup2(ends[0], 0);
+  ::close_range(1, ~0u, 0);
+  char byte = 0;
+  ssize_t size = 0;
+  while ((size = ::read(pipe, &byte, 1)) < 0 && errno == EINTR) {
+  }
+  if (size == 0) end_all(mark, 60);
+  ::_exit(0);
+}
+
+Guard::~Guard() {
+  if (pid_ <= 0) return;
+  [[maybe_unused]] const auto written = ::write(alive_, "q", 1);
+  ::close(alive_);
+  ::waitpid(pid_, nullptr, 0);
+}
+
+std::int64_t resident_bytes(pid_t group) {
+  std::vector<ProcessStat> all;
+  for (const pid_t pid : all_processes())
+    if (const auto stat = stat_of(pid)) all.push_back(*stat);
+  std::set<pid_t> family;
+  std::int64_t pages = 0;
+  for (bool grew = true; grew;) {
+    grew = false;
+    for (const auto& process : all) {
+      const bool ours = process.pid == group || process.group == group || family.contains(process.parent);
+      if (!ours || !family.insert(process.pid).second) continue;
+      pages += process.resident;
+      grew = true;
+    }
+  }
+  return pages * ::sysconf(_SC_PAGESIZE);
+}
+
+std::int64_t host_memory_left() {
+  const auto available = meminfo("MemAvailable:");
+  const auto limit = number_in("/sys/fs/cgroup/memory.max"), used = number_in("/sys/fs/cgroup/memory.current");
+  return limit && used ? std::min(available, std::max<std::int64_t>(0, *limit - *used)) : available;
+}
+
+}  // namespace orchestrator

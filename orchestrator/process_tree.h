@@ -1,0 +1,51 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <filesystem>
+#include <set>
+#include <string>
+
+namespace orchestrator {
+
+/// The processes that workers start, and theirs: whatever they do with process groups and sessions, none of
+/// them outlives the run. Every worker carries a mark in its environment, which its descendants inherit.
+
+inline constexpr const char* kMarkVariable = "TUNEONCE_RUN";
+
+/// The mark of this process's run on a database: "<hash of its path>:<pid>".
+std::string run_mark(const std::filesystem::path& database);
+
+/// Ends every process but this one whose mark begins with that of the database, whichever run started it, and
+/// waits at most `seconds` until they are gone. Returns how many there were.
+int end_marked(const std::filesystem::path& database, double seconds = 5);
+
+/// Descendants whose parents went come to this process from now on, not to init.
+void adopt_orphans();
+
+/// Ends the adopted processes: children of ours with this mark that are not among `known`.
+void end_orphans(const std::string& mark, const std::set<pid_t>& known);
+
+/// A small process that ends everything with the mark when this process is gone, however it went.
+class Guard {
+ public:
+  /// Throws ExitError{kEnvironment} when no process can be started.
+  explicit Guard(const std::filesystem::path& database);
+  /// Its task is done.
+  ~Guard();
+  Guard(const Guard&) = delete;
+  Guard& operator=(const Guard&) = delete;
+
+ private:
+  pid_t pid_ = -1;
+  int alive_ = -1;  // closes with this process
+};
+
+/// Resident memory in bytes of a process and all that descend from it or share its process group.
+std::int64_t resident_bytes(pid_t group);
+
+/// What the host has left for processes to take, bytes: the kernel's estimate, and the cgroup's limit where
+/// that is nearer.
+std::int64_t host_memory_left();
+
+}  // namespace orchestrator
