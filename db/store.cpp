@@ -189,8 +189,8 @@ void Store::flush() {
 }
 
 void Store::set_group_commit(std::chrono::milliseconds longest) {
-  flush();
   group_commit_ = longest;
+  flush();
 }
 
 void Store::reopen_lost() {

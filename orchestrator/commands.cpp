@@ -189,7 +189,7 @@ int show_query(const fs::path& database, const std::string& sql, double seconds,
 
 int show_logs(const fs::path& database, const std::string& trial) {
   const auto found = db::run_query(database,
-                                   "SELECT log FROM attempt JOIN trial ON trial.id = trial_id WHERE "
+                                   "SELECT log, trial.id, trial.name FROM attempt JOIN trial ON trial.id = trial_id WHERE "
                                    "trial.name = ?1 OR CAST(trial.id AS TEXT) = ?1 "
                                    "ORDER BY number DESC LIMIT 1",
                                    {trial});
@@ -198,6 +198,11 @@ int show_logs(const fs::path& database, const std::string& trial) {
                                         database.string(), trial));
   const auto file = fs::absolute(database).parent_path() / cell(found.rows[0][0]);
   std::ifstream stream(file);
+  if (!stream && !fs::exists(file) && fs::exists(file.parent_path())) {
+    fmt::print(stderr, "trial {} \"{}\": its worker has printed nothing\n", cell(found.rows[0][1]),
+               cell(found.rows[0][2]));
+    return kDone;
+  }
   if (!stream) throw ExitError(kEnvironment, fmt::format("{}: cannot be read", file.string()));
   if (stream.peek() != std::ifstream::traits_type::eof()) std::cout << stream.rdbuf() << std::flush;
   return kDone;

@@ -8,7 +8,6 @@
 
 #include "db/sqlite.h"
 #include "orchestrator/exit_code.h"
-#include "sweeps/plan.h"
 
 namespace orchestrator {
 namespace {
@@ -21,6 +20,8 @@ constexpr std::uintmax_t kMaxLogBytes = 10u << 20;
 constexpr auto kCloseGrace = std::chrono::seconds(5);
 constexpr auto kEndGrace = std::chrono::seconds(1);
 constexpr int kRecordedRefusals = 20;
+// States that come within this time share one commit: at most so old is what a kill takes back.
+constexpr auto kGroupCommit = std::chrono::milliseconds(10);
 
 template <class... Handlers>
 struct Overloaded : Handlers... {
@@ -41,7 +42,8 @@ Scheduler::Scheduler(asio::io_context& context, Launcher& launcher, std::vector<
       events_(std::move(events)),
       slots_(slots.size()),
       housekeeping_(context),
-      all_served_(context) {
+      all_served_(context),
+      commit_timer_(context) {
   for (std::size_t i = 0; i < slots.size(); ++i) slots_[i].device = slots[i];
 }
 
@@ -59,7 +61,8 @@ fs::path Scheduler::log_file(std::int64_t trial_id) const {
 awaitable<void> Scheduler::start_worker(Slot& slot) {
   slot.output.clear();
   slot.worker = launcher_.start(slot.device);
-  slot.worker->on_output = [this, &slot](std::string_view text) { write_log(slot, text); };
+  slot.worker->on_output = [this, &slot](std::string_view text) { write_output(slot, text); };
+  slot.num_trained = 0;
   std::string problem;
   try {
     const auto message = co_await slot.worker->receive(std::chrono::duration<double>(options_.start_seconds));
@@ -90,15 +93,24 @@ std::string Scheduler::tail_of_output(const Slot& slot) const {
   return slot.output.empty() ? "" : "; it printed:\n" + slot.output;
 }
 
-void Scheduler::write_log(Slot& slot, std::string_view text) {
+void Scheduler::write_output(Slot& slot, std::string_view text) {
   slot.output.append(text);
   if (slot.output.size() > kKeepOutput) slot.output.erase(0, slot.output.size() - kKeepOutput);
-  for (const auto& [key, running] : slot.running) {
+  for (auto& [key, running] : slot.running) {
     std::error_code error;
     const auto size = fs::file_size(running.log, error);
     if (!error && size > kMaxLogBytes) continue;  // a worker that prints without end does not fill the disk
-    std::ofstream(running.log, std::ios::app) << text;
+    write_log(slot, running, text);
   }
+}
+
+/// An attempt's part of the log begins when there is something to say.
+void Scheduler::write_log(const Slot& slot, Running& running, std::string_view text) const {
+  std::ofstream log(running.log, std::ios::app);
+  if (!std::exchange(running.has_log, true))
+    log << fmt::format("{} attempt {} of {} on {}, worker pid {}\n", db::now_utc(), running.attempt,
+                       quoted_name(running.trial), slot.hello.device, slot.worker->pid());
+  log << text;
 }
 
 awaitable<worker::WorkerMessage> Scheduler::ask(worker::OrchestratorMessage question) {
@@ -179,12 +191,9 @@ awaitable<void> Scheduler::close() {
 awaitable<Scheduler::End> Scheduler::run(db::Store& store, sweeps::SweepWatch watch) {
   store_ = &store;
   watch_ = std::move(watch);
-  const auto waiting = store.waiting();
-  queue_.assign(waiting.begin(), waiting.end());
   // The longest first: a short trial at the end leaves the other workers little to wait for.
-  std::stable_sort(queue_.begin(), queue_.end(), [](const auto& a, const auto& b) {
-    return sweeps::cost(a.spec).flops > sweeps::cost(b.spec).flops;
-  });
+  queue_.clear();
+  store.each_waiting([this](const db::WaitingTrial& trial) { queue_.push(trial); });
   std::error_code error;
   for (const char* folder : {"logs", "checkpoints"}) {
     fs::create_directories(options_.folder / folder, error);
@@ -193,6 +202,7 @@ awaitable<Scheduler::End> Scheduler::run(db::Store& store, sweeps::SweepWatch wa
                       fmt::format("{}: {}", (options_.folder / folder).string(), error.message()));
   }
   remove_stale_checkpoints();
+  store.set_group_commit(kGroupCommit);
 
   num_serving_ = static_cast<int>(std::min(slots_.size(), queue_.size()));
   asio::co_spawn(context_, housekeep(), asio::detached);
@@ -204,8 +214,15 @@ awaitable<Scheduler::End> Scheduler::run(db::Store& store, sweeps::SweepWatch wa
     co_await all_served_.async_wait(asio::redirect_error(use_awaitable, ignored));
   }
   housekeeping_.cancel();
+  commit_timer_.cancel();
+  commit_is_due_ = false;
+  try {
+    store.set_group_commit({});
+    commit();
+  } catch (...) {
+    if (!error_) error_ = std::current_exception();
+  }
   if (error_) std::rethrow_exception(error_);
-  store.flush();
   co_return broken_ ? End::broken : stopping_ ? End::drained : End::done;
 }
 
@@ -217,7 +234,7 @@ awaitable<void> Scheduler::housekeep() {
     co_await housekeeping_.async_wait(asio::redirect_error(use_awaitable, cancelled));
     if (cancelled) co_return;
     try {
-      store_->flush();
+      commit();
       events_.tick();
     } catch (...) {
       fail(std::current_exception());
@@ -246,23 +263,26 @@ awaitable<void> Scheduler::serve(Slot& slot) {
     if (slot.worker && !slot.worker->alive()) slot.worker.reset();
     if (!slot.worker) co_await start_worker(slot);
     if (!stopping_ && !queue_.empty()) co_await train(slot, take_batch(slot.hello.slots));
+    if (slot.worker && options_.trials_per_worker > 0 && slot.num_trained >= options_.trials_per_worker)
+      co_await let_go(slot);
   }
+}
+
+awaitable<void> Scheduler::let_go(Slot& slot) {
+  try {
+    worker::OrchestratorMessage drain = worker::Drain{};
+    co_await slot.worker->send(std::move(drain));
+  } catch (const boost::system::system_error&) {
+    // It is gone already; end() below sees that.
+  }
+  co_await slot.worker->end(kCloseGrace);
+  slot.worker.reset();
 }
 
 /// The next trial, and those that can train beside it: equal stack keys, at most `slots`.
 std::vector<db::WaitingTrial> Scheduler::take_batch(int slots) {
-  std::vector<db::WaitingTrial> batch = {std::move(queue_.front())};
-  queue_.pop_front();
-  if (slots <= 1) return batch;
-  const auto stack = sweeps::stack_key(batch.front().spec);
-  for (auto it = queue_.begin(); it != queue_.end() && static_cast<int>(batch.size()) < slots;) {
-    if (sweeps::stack_key(it->spec) == stack) {
-      batch.push_back(std::move(*it));
-      it = queue_.erase(it);
-    } else {
-      ++it;
-    }
-  }
+  std::vector<db::WaitingTrial> batch;
+  for (const auto id : queue_.take(slots)) batch.push_back(store_->waiting_trial(id));
   return batch;
 }
 
@@ -278,17 +298,16 @@ worker::Assign Scheduler::start_batch(Slot& slot, std::vector<db::WaitingTrial> 
                                   .worker_pid = slot.worker->pid(),
                                   .worker_build = slot.hello.build,
                                   .log = (options_.folder.filename() / "logs" / log.filename()).string()});
-    std::ofstream(log, std::ios::app)
-        << fmt::format("{} attempt {} of {} on {}, worker pid {}\n", db::now_utc(), attempt,
-                       quoted_name(trial), slot.hello.device, slot.worker->pid());
     assign.trials.push_back({.trial = trial.key,
                              .attempt = attempt,
                              .spec = trial.spec,
                              .checkpoint = checkpoint_file(trial.key).string(),
                              .checkpoint_seconds = options_.checkpoint_seconds});
     const auto key = trial.key;
-    events_.started((slot.running[key] = {std::move(trial), attempt, log, {}}).trial);
+    events_.started((slot.running[key] = {std::move(trial), attempt, log, {}, false}).trial);
   }
+  slot.num_trained += static_cast<int>(assign.trials.size());
+  commit_soon();
   return assign;
 }
 
@@ -342,7 +361,9 @@ void Scheduler::handle(Slot& slot, const worker::WorkerMessage& message) {
                  [&](const worker::Branch& m) {
                    if (find(slot, m)) store_->put_branch(m.trial, {m.fraction, m.steps, m.loss});
                  },
-                 [&](const worker::Checkpointed& m) { find(slot, m); },
+                 [&](const worker::Checkpointed& m) {
+                   if (find(slot, m)) commit();  // the attempt that resumes from it does not say these points again
+                 },
                  [&](const worker::Sampled& m) {
                    if (find(slot, m)) store_->put_samples(m.trial, m.sheet);
                  },
@@ -352,6 +373,7 @@ void Scheduler::handle(Slot& slot, const worker::WorkerMessage& message) {
                  [&](const auto&) { throw worker::ProtocolError("an answer to no question"); },
              },
              message);
+  commit_soon();
 }
 
 /// What a message is about; null, and counted, when trial and attempt are not what this worker trains.
@@ -397,28 +419,59 @@ void Scheduler::settle(Slot& slot, const sweeps::TrialKey& key, sweeps::Outcome 
     int& losses = running.trial.lost_to(failed->failure);
     again = !pruned && (untouched || losses < options_.retry.limit(failed->failure));
     ++losses;
-    std::ofstream(running.log, std::ios::app)
-        << fmt::format("{} {}: {}\n", db::now_utc(), sweeps::name(failed->failure), failed->message);
+    write_log(slot, running,
+              fmt::format("{} {}: {}\n", db::now_utc(), sweeps::name(failed->failure), failed->message));
   }
   if (pruned)
     store_->prune(key, running.attempt, *running.censoring);
   else
     store_->finish(key, running.attempt, outcome, again);
   ++running.trial.num_attempts;
-  if (!again) {
-    std::error_code ignored;
-    fs::remove(checkpoint_file(key), ignored);
+  if (!failed) {
+    failing_.clear();
+    endings_.push_back({std::move(running.trial), std::move(outcome)});
+    return commit_soon();
   }
+  commit();  // a failure is told at once
+  if (!again) remove_checkpoint(key);
   events_.ended(running.trial, outcome, again);
-  if (!again) count_failure(running.trial, outcome);
-  if (again && !stopping_) queue_.push_back(running.trial);
+  if (!again) count_failure(running.trial, *failed);
+  if (again && !stopping_) queue_.push(running.trial);
+}
+
+void Scheduler::remove_checkpoint(const sweeps::TrialKey& key) const {
+  std::error_code ignored;
+  fs::remove(checkpoint_file(key), ignored);
+}
+
+/// What has happened so far reaches the disk; then it may be told, and checkpoints are needed no more.
+void Scheduler::commit() {
+  store_->flush();
+  for (const auto& [trial, outcome] : std::exchange(endings_, {})) {
+    remove_checkpoint(trial.key);
+    events_.ended(trial, outcome, false);
+  }
+}
+
+/// Commits a little later, unless somebody does before.
+void Scheduler::commit_soon() {
+  if (commit_is_due_ || !(store_->has_uncommitted() || !endings_.empty())) return;
+  commit_is_due_ = true;
+  commit_timer_.expires_after(kGroupCommit);
+  commit_timer_.async_wait([this](const boost::system::error_code& cancelled) {
+    if (cancelled) return;
+    commit_is_due_ = false;
+    try {
+      commit();
+    } catch (...) {
+      fail(std::current_exception());
+    }
+  });
 }
 
 /// Opens the breaker when `stop_after` different trials failed and none ended well in between.
-void Scheduler::count_failure(const db::WaitingTrial& trial, const sweeps::Outcome& outcome) {
-  const auto* failed = std::get_if<sweeps::Failed>(&outcome);
-  if (!failed) return failing_.clear();
-  if (failed->failure == FailureClass::cancelled) return;
+void Scheduler::count_failure(const db::WaitingTrial& trial, const sweeps::Failed& failed) {
+  if (failed.failure == FailureClass::cancelled) return;
   failing_.insert(trial.id);
   if (options_.retry.stop_after <= 0 || stopping_ ||
       static_cast<int>(failing_.size()) < options_.retry.stop_after)
@@ -456,11 +509,10 @@ int Scheduler::num_busy() const {
 
 /// Checkpoints of trials that do not wait any more: a run was killed between a trial's end and its clean-up.
 void Scheduler::remove_stale_checkpoints() {
-  std::set<std::string> wanted;
-  for (const auto& trial : queue_) wanted.insert(trial.key);
   std::error_code ignored;
   for (const auto& entry : fs::directory_iterator(options_.folder / "checkpoints", ignored))
-    if (!wanted.contains(entry.path().filename().string().substr(0, 32))) fs::remove(entry.path(), ignored);
+    if (!store_->is_waiting(entry.path().filename().string().substr(0, 32)))
+      fs::remove(entry.path(), ignored);
 }
 
 }  // namespace orchestrator

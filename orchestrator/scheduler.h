@@ -1,6 +1,5 @@
 #pragma once
 
-#include <deque>
 #include <exception>
 #include <filesystem>
 #include <map>
@@ -8,6 +7,7 @@
 
 #include "db/store.h"
 #include "orchestrator/launcher.h"
+#include "orchestrator/trial_queue.h"
 
 namespace orchestrator {
 
@@ -17,9 +17,11 @@ struct SchedulerOptions {
   double checkpoint_seconds = 30;
   double stall_seconds = 900;  // a worker silent for this long while it trains is killed
   double start_seconds = 300;  // from its start to its hello
+  int trials_per_worker = 0;   // a worker that has trained so many is let go; 0: it stays
 };
 
-/// What a scheduler tells whoever watches; a member that is not set is not told.
+/// What a scheduler tells whoever watches; a member that is not set is not told. An end is told when it is on
+/// the disk.
 struct SchedulerEvents {
   std::function<void(const db::WaitingTrial&)> started = [](const auto&) {};
   std::function<void(const db::WaitingTrial&, std::int64_t step)> stepped = [](const auto&, auto) {};
@@ -65,6 +67,7 @@ class Scheduler {
     std::int64_t attempt = 0;
     std::filesystem::path log;
     std::optional<sweeps::Censoring> censoring;  // it was told to stop
+    bool has_log = false;                        // there was something to say
   };
   struct Slot {
     DeviceSlot device;
@@ -72,6 +75,11 @@ class Scheduler {
     worker::Hello hello;
     std::map<sweeps::TrialKey, Running> running;
     std::string output;  // last lines printed while no trial ran
+    int num_trained = 0;
+  };
+  struct Ending {
+    db::WaitingTrial trial;
+    sweeps::Outcome outcome;
   };
 
   struct Questions {
@@ -83,6 +91,7 @@ class Scheduler {
   awaitable<worker::WorkerMessage> ask(Slot& slot, worker::OrchestratorMessage question);
   awaitable<void> ask_in_turn(Slot& slot, Questions& questions);
   awaitable<void> serve(Slot& slot);
+  awaitable<void> let_go(Slot& slot);
   awaitable<void> serve_and_note(Slot& slot);
   awaitable<void> train(Slot& slot, std::vector<db::WaitingTrial> batch);
   awaitable<void> converse(Slot& slot);
@@ -93,14 +102,18 @@ class Scheduler {
   template <class Message>
   Running* find(Slot& slot, const Message& message);
   void stop_censored(const worker::Curve& curve);
+  void commit();
+  void commit_soon();
   void settle(Slot& slot, const sweeps::TrialKey& key, sweeps::Outcome outcome);
-  void count_failure(const db::WaitingTrial& trial, const sweeps::Outcome& outcome);
+  void remove_checkpoint(const sweeps::TrialKey& key) const;
+  void count_failure(const db::WaitingTrial& trial, const sweeps::Failed& failed);
   void fail(std::exception_ptr error);
   std::string tail_of_output(const Slot& slot) const;
   std::filesystem::path checkpoint_file(const sweeps::TrialKey& key) const;
   std::filesystem::path log_file(std::int64_t trial_id) const;
   void remove_stale_checkpoints();
-  void write_log(Slot& slot, std::string_view text);
+  void write_output(Slot& slot, std::string_view text);
+  void write_log(const Slot& slot, Running& running, std::string_view text) const;
 
   asio::io_context& context_;
   Launcher& launcher_;
@@ -109,10 +122,12 @@ class Scheduler {
   std::vector<Slot> slots_;
   db::Store* store_ = nullptr;
   sweeps::SweepWatch watch_;
-  std::deque<db::WaitingTrial> queue_;
+  TrialQueue queue_;
+  std::vector<Ending> endings_;  // of trials that ended well; told with their commit
   std::set<std::int64_t> failing_;  // trials that failed since the last one that ended well
   std::int64_t num_refused_ = 0;    // messages that matched nothing
-  asio::steady_timer housekeeping_, all_served_;
+  asio::steady_timer housekeeping_, all_served_, commit_timer_;
+  bool commit_is_due_ = false;
   int num_serving_ = 0;
   bool stopping_ = false, broken_ = false;
   std::exception_ptr error_;

@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -28,7 +29,7 @@ namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 using Socket = asio::local::stream_protocol::socket;
 
-// The end of the channel tells that a worker is going; its exit status follows within this time or so.
+// Where the kernel cannot tell when a process ends (pidfd, Linux 5.3), it is asked so often.
 constexpr auto kPollEvery = std::chrono::milliseconds(2);
 // What a worker printed last may still lie in the pipe when its end is known.
 constexpr auto kOutputGrace = std::chrono::milliseconds(200);
@@ -167,7 +168,6 @@ class WorkerProcess : public Worker {
  public:
   WorkerProcess(asio::io_context& context, const fs::path& program, const DeviceSlot& slot)
       : channel_(std::make_shared<Channel>(context)),
-        timer_(context),
         output_(std::make_shared<Output>(context)),
         oom_kills_(num_oom_kills()) {
     Pair channel = make_channel();
@@ -177,12 +177,17 @@ class WorkerProcess : public Worker {
     output_->pipe.assign(output.ours.release());
     output_->owner = this;
     asio::co_spawn(context, pump(output_), asio::detached);
+    if (const auto exit = ::syscall(SYS_pidfd_open, pid_, 0); exit >= 0) {
+      output_->exit.assign(static_cast<int>(exit));
+      asio::co_spawn(context, await_exit(output_), asio::detached);
+    }
   }
 
   ~WorkerProcess() override {
     output_->owner = nullptr;
     boost::system::error_code ignored;
     output_->pipe.close(ignored);
+    output_->exit.close(ignored);
     channel_->socket.close(ignored);
     kill();
     if (!status_) ::waitpid(pid_, nullptr, 0);
@@ -217,10 +222,11 @@ class WorkerProcess : public Worker {
         kill();
         killed = true;
       }
-      co_await pause(kPollEvery);
+      const auto next = output_->exit.is_open() && !killed ? deadline : Clock::now() + kPollEvery;
+      co_await output_->wait_until(next);
     }
     const auto grace = Clock::now() + kOutputGrace;
-    while (!output_->at_end && Clock::now() < grace) co_await pause(std::chrono::milliseconds(2));
+    while (!output_->at_end && Clock::now() < grace) co_await output_->wait_until(grace);
     co_return killed ? WorkerEnd{sweeps::FailureClass::worker_lost, "did not end by itself and was killed"}
                      : describe();
   }
@@ -257,10 +263,19 @@ class WorkerProcess : public Worker {
     }
   }
 
-  /// The read end of the worker's output. Outlives the worker object until its coroutine has noticed.
+  /// The read end of the worker's output, and its exit. Outlives the worker object until its coroutines have
+  /// noticed.
   struct Output {
-    explicit Output(asio::io_context& context) : pipe(context) {}
+    explicit Output(asio::io_context& context) : pipe(context), exit(context), news(context) {}
+    /// Until then, or something of the below has ended.
+    awaitable<void> wait_until(Clock::time_point time) {
+      news.expires_at(time);
+      boost::system::error_code cancelled;
+      co_await news.async_wait(asio::redirect_error(use_awaitable, cancelled));
+    }
     asio::posix::stream_descriptor pipe;
+    asio::posix::stream_descriptor exit;  // readable when the process has ended
+    asio::steady_timer news;
     WorkerProcess* owner = nullptr;
     bool at_end = false;
   };
@@ -275,11 +290,14 @@ class WorkerProcess : public Worker {
       if (output->owner && output->owner->on_output) output->owner->on_output({buffer.data(), size});
     }
     output->at_end = true;
+    output->news.cancel();
   }
 
-  awaitable<void> pause(Clock::duration duration) {
-    timer_.expires_after(duration);
-    co_await timer_.async_wait(use_awaitable);
+  static awaitable<void> await_exit(std::shared_ptr<Output> output) {
+    boost::system::error_code closed;
+    co_await output->exit.async_wait(asio::posix::stream_descriptor::wait_read,
+                                     asio::redirect_error(use_awaitable, closed));
+    output->news.cancel();
   }
 
   bool reap() {
@@ -305,7 +323,6 @@ class WorkerProcess : public Worker {
   }
 
   std::shared_ptr<Channel> channel_;
-  asio::steady_timer timer_;
   std::shared_ptr<Output> output_;
   std::int64_t oom_kills_;
   pid_t pid_ = -1;

@@ -4,6 +4,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstdlib>
+#include <random>
+#include <set>
+
 #include "db/query.h"
 #include "db/sqlite.h"
 #include "tests/db/database.h"
@@ -531,6 +536,64 @@ TEST_CASE("killing the writer at any moment loses no acknowledged row", "[db][st
     }
     CHECK(complete >= rows);
     CHECK(complete <= rows + 1);
+  }
+}
+
+TEST_CASE("killing a writer whose states share commits loses none that it told after a flush",
+          "[db][store]") {
+  const TemporaryFolder folder;
+  const auto file = folder / "a.db";
+  const int num_kills = std::getenv("TUNEONCE_SOAK") ? 200 : 20;
+  std::vector<sweeps::TrialSpec> trials;
+  constexpr std::size_t kPerWriter = 300;
+  for (std::size_t i = 0; i < kPerWriter * static_cast<std::size_t>(num_kills); ++i) trials.push_back(test::trial(-8 + 1e-6 * static_cast<double>(i)));
+  test::store_with(file, trials);
+  const unsigned seed = std::random_device{}();
+  CAPTURE(seed);
+  std::mt19937 random(seed);
+  std::set<std::int64_t> told;
+  for (int kill = 0; kill < num_kills; ++kill) {
+    int channel[2];
+    REQUIRE(::pipe(channel) == 0);
+    const pid_t writer = ::fork();
+    if (writer == 0) {
+      auto store = db::Store::open(file, test::codec());
+      store.set_group_commit(std::chrono::milliseconds(10));
+      std::vector<std::int64_t> untold;
+      for (const auto& row : db::run_query(file, "SELECT id FROM trial WHERE state = 0 ORDER BY id").rows)
+        untold.push_back(std::get<std::int64_t>(row[0]));
+      for (std::size_t i = 0, first = 0; i < std::min(kPerWriter, untold.size()); ++i) {
+        const auto trial = store.waiting_trial(untold[i]);
+        const auto attempt = store.start(trial.key, kCpu);
+        store.append_curve(trial.key, attempt, "train_loss", {1, 2}, {4, 3});
+        store.finish(trial.key, attempt, finished(static_cast<double>(trial.id)));
+        if (random() % 8 != 0) continue;
+        store.flush();
+        for (; first <= i; ++first)
+          if (::write(channel[1], &untold[first], sizeof untold[first]) < 0) ::_exit(1);
+      }
+      ::pause();
+    }
+    ::close(channel[1]);
+    std::int64_t id = 0;
+    const auto hear = [&] { return ::read(channel[0], &id, sizeof id) == sizeof id; };
+    REQUIRE(hear());
+    told.insert(id);
+    ::usleep(static_cast<useconds_t>(random() % 20'000));
+    ::kill(writer, SIGKILL);
+    while (hear()) told.insert(id);
+    ::close(channel[0]);
+    ::waitpid(writer, nullptr, 0);
+    random.discard(1);  // the next writer groups its commits otherwise
+
+    const auto rows = [&](const std::string& sql) { return db::run_query(file, sql).rows; };
+    CHECK(SQLite::Database(file.string()).execAndGet("PRAGMA integrity_check").getString() == "ok");
+    std::set<std::int64_t> kept;
+    for (const auto& row : rows("SELECT trial.id FROM trial JOIN curve_chunk ON trial_id = trial.id "
+                                "WHERE state = 2 AND loss = trial.id AND curve_chunk.steps = '[1,2]'"))
+      kept.insert(std::get<std::int64_t>(row[0]));
+    CHECK(std::includes(kept.begin(), kept.end(), told.begin(), told.end()));
+    CHECK(rows("SELECT 1 FROM attempt GROUP BY trial_id HAVING count(*) FILTER (WHERE state = 2) > 1").empty());
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include <signal.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include <boost/asio/post.hpp>
 
@@ -30,6 +31,8 @@ struct Bench {
   SchedulerOptions options{.retry = {.crash = 2, .stop_after = 5}, .folder = folder / "a.db.d"};
   std::vector<std::string> messages;
   std::function<void(Scheduler&, const db::WaitingTrial&)> on_start = [](auto&, const auto&) {};
+  std::function<void(const db::WaitingTrial&, const sweeps::Outcome&, bool)> on_end =
+      [](const auto&, const auto&, bool) {};
   bool stop_early = false;
 
   Scheduler::End run(const std::string& behaviour = "") {
@@ -47,6 +50,7 @@ struct Bench {
     std::optional<Scheduler> scheduler;
     SchedulerEvents events;
     events.started = [&](const db::WaitingTrial& trial) { on_start(*scheduler, trial); };
+    events.ended = on_end;
     events.message = [&](const std::string& text) { messages.push_back(text); };
     scheduler.emplace(context, launcher,
                       std::vector<DeviceSlot>(static_cast<std::size_t>(num_workers), {"cpu"}), options,
@@ -254,6 +258,72 @@ TEST_CASE("what a worker prints is in its trial's log", "[orchestrator][schedule
   bench.run();
   CHECK_THAT(test::read_text(bench.options.folder / "logs/trial-0002.log"),
              ContainsSubstring("attempt 1 of trial 2") && ContainsSubstring("training number-1 from step 0"));
+}
+
+TEST_CASE("a trial whose worker prints nothing leaves no file", "[orchestrator][scheduler]") {
+  Bench bench;
+  CHECK(bench.run("noop=1") == Scheduler::End::done);
+  CHECK(bench.count("trial WHERE state = 2") == 6);
+  CHECK(std::filesystem::is_empty(bench.options.folder / "logs"));
+}
+
+TEST_CASE("an end is told when it is on the disk, a trial that was lost before it starts again",
+          "[orchestrator][scheduler]") {
+  Bench bench;
+  std::vector<std::string> told;
+  bench.on_start = [&](auto&, const db::WaitingTrial& trial) {
+    if (trial.num_attempts > 0) told.push_back("again " + trial.spec.name);
+  };
+  bench.on_end = [&](const db::WaitingTrial& trial, const sweeps::Outcome&, bool again) {
+    told.push_back((again ? "lost " : "ended ") + trial.spec.name);
+    // Another connection sees it.
+    CHECK(bench.count("trial WHERE state = " + std::string(again ? "0" : "2") +
+                      " AND id = " + std::to_string(trial.id)) == 1);
+  };
+  CHECK(bench.run("crash=3") == Scheduler::End::done);
+  CHECK(told.size() == 6 + 2);
+  const auto lost = std::find_if(told.begin(), told.end(), [](auto& text) { return text.starts_with("lost"); });
+  REQUIRE(lost != told.end());
+  CHECK(std::find(lost, told.end(), "again" + lost->substr(4)) != told.end());
+}
+
+TEST_CASE("a worker may be let go after a number of trials", "[orchestrator][scheduler]") {
+  Bench bench;
+  bench.num_trials = 5;
+  bench.num_workers = 1;
+  bench.options.trials_per_worker = 2;
+  CHECK(bench.run() == Scheduler::End::done);
+  CHECK(bench.count("trial WHERE state = 2") == 5);
+  CHECK(bench.count("attempt") == 5);
+  CHECK(bench.count("(SELECT DISTINCT worker_pid FROM attempt)") == 3);
+}
+
+TEST_CASE("the last of many trials cost what the first did, in time and in memory",
+          "[orchestrator][scheduler][slow]") {
+  Bench bench;
+  bench.num_trials = 10'000;
+  bench.change = [](auto& trials) {
+    for (std::size_t i = 0; i < trials.size(); ++i) trials[i].base.lr = 1e-3 + 1e-8 * static_cast<double>(i);
+  };
+  std::vector<std::chrono::steady_clock::time_point> starts;
+  std::vector<std::int64_t> resident_bytes;
+  bench.on_start = [&](auto&, const auto&) {
+    starts.push_back(std::chrono::steady_clock::now());
+    std::ifstream statm("/proc/self/statm");
+    std::int64_t size = 0, resident = 0;
+    statm >> size >> resident;
+    resident_bytes.push_back(resident * ::sysconf(_SC_PAGESIZE));
+  };
+  CHECK(bench.run("noop=1") == Scheduler::End::done);
+  REQUIRE(starts.size() == 10'000);
+  CHECK((resident_bytes[9'999] - resident_bytes[2'000]) / 8'000 < 1024);
+  // Other programs disturb it: of ten parts of a thousand the fastest of the first and of the last five.
+  const auto fastest = [&](std::size_t first) {
+    auto best = std::chrono::steady_clock::duration::max();
+    for (auto i = first; i < first + 5'000; i += 1'000) best = std::min(best, starts[i + 999] - starts[i]);
+    return std::chrono::duration<double>(best).count();
+  };
+  CHECK(fastest(5'000) / fastest(0) < 2);
 }
 
 TEST_CASE("a program that is no worker is named with what it printed", "[orchestrator][worker_process]") {
