@@ -11,6 +11,7 @@ void add_run(CLI::App& app, Arguments& arguments, Action& action, const std::str
   command->add_option("--db", arguments.run.database, "database; default: <study name>.db in this folder");
   command->add_option("--report", arguments.run.report,
                       "HTML report; default: the database's name with .html");
+  command->add_option("--gpus", arguments.run.gpus, "numbers of the GPUs to use, as in 0,2; default: the study's devices");
   command->add_option("-j,--workers", arguments.run.num_workers, "workers; default: one a GPU, or one a core")
       ->check(CLI::Range(1, 1024));
   command

@@ -17,6 +17,7 @@ namespace orchestrator {
 struct WorkerEnd {
   sweeps::FailureClass failure = sweeps::FailureClass::worker_lost;
   std::string message;  // "signal 11 (Segmentation fault)"
+  bool stuck = false;   // it would not end, however it was told; its device is not to be used again
 };
 
 /// No message within the time given.
@@ -37,6 +38,8 @@ class Worker {
   /// Waits for its end, at most `patience`, then kills it.
   virtual awaitable<WorkerEnd> end(std::chrono::duration<double> patience) = 0;
   virtual void kill() = 0;
+  /// Asks it to end; end() does not wait longer for that.
+  virtual void terminate() = 0;
   virtual bool alive() = 0;
   virtual std::int64_t pid() const = 0;
 

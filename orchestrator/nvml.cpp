@@ -5,7 +5,6 @@
 #include <charconv>
 #include <cstdint>
 #include <cstdlib>
-#include <memory>
 #include <sstream>
 
 namespace orchestrator {
@@ -18,41 +17,55 @@ struct NvmlMemory {
 };
 constexpr int kNvmlSuccess = 0;
 
-struct CloseLibrary {
-  void operator()(void* library) const { ::dlclose(library); }
-};
-
 template <class Function>
 Function* find(void* library, const char* name) {
   return reinterpret_cast<Function*>(::dlsym(library, name));
 }
 
+/// The library, opened and initialised once; all null without a driver.
+struct Nvml {
+  int (*count)(unsigned*) = nullptr;
+  int (*by_index)(unsigned, NvmlDevice*) = nullptr;
+  int (*by_uuid)(const char*, NvmlDevice*) = nullptr;
+  int (*name)(NvmlDevice, char*, unsigned) = nullptr;
+  int (*uuid)(NvmlDevice, char*, unsigned) = nullptr;
+  int (*memory)(NvmlDevice, NvmlMemory*) = nullptr;
+  bool works = false;
+
+  Nvml() {
+    void* library = ::dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
+    if (!library) return;
+    auto* init = find<int()>(library, "nvmlInit_v2");
+    count = find<int(unsigned*)>(library, "nvmlDeviceGetCount_v2");
+    by_index = find<int(unsigned, NvmlDevice*)>(library, "nvmlDeviceGetHandleByIndex_v2");
+    by_uuid = find<int(const char*, NvmlDevice*)>(library, "nvmlDeviceGetHandleByUUID");
+    name = find<int(NvmlDevice, char*, unsigned)>(library, "nvmlDeviceGetName");
+    uuid = find<int(NvmlDevice, char*, unsigned)>(library, "nvmlDeviceGetUUID");
+    memory = find<int(NvmlDevice, NvmlMemory*)>(library, "nvmlDeviceGetMemoryInfo");
+    works = init && count && by_index && by_uuid && name && uuid && memory && init() == kNvmlSuccess;
+  }
+};
+
+const Nvml& nvml() {
+  static const Nvml library;
+  return library;
+}
+
 std::vector<Gpu> all_gpus() {
-  const std::unique_ptr<void, CloseLibrary> library(::dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL));
-  if (!library) return {};
-  auto* init = find<int()>(library.get(), "nvmlInit_v2");
-  auto* shutdown = find<int()>(library.get(), "nvmlShutdown");
-  auto* count = find<int(unsigned*)>(library.get(), "nvmlDeviceGetCount_v2");
-  auto* handle = find<int(unsigned, NvmlDevice*)>(library.get(), "nvmlDeviceGetHandleByIndex_v2");
-  auto* name = find<int(NvmlDevice, char*, unsigned)>(library.get(), "nvmlDeviceGetName");
-  auto* uuid = find<int(NvmlDevice, char*, unsigned)>(library.get(), "nvmlDeviceGetUUID");
-  auto* memory = find<int(NvmlDevice, NvmlMemory*)>(library.get(), "nvmlDeviceGetMemoryInfo");
-  if (!init || !shutdown || !count || !handle || !name || !uuid || !memory || init() != kNvmlSuccess)
-    return {};
   std::vector<Gpu> gpus;
   unsigned size = 0;
-  if (count(&size) != kNvmlSuccess) size = 0;
+  if (!nvml().works || nvml().count(&size) != kNvmlSuccess) return gpus;
   for (unsigned i = 0; i < size; ++i) {
     NvmlDevice device = nullptr;
     char text[96] = {};
     NvmlMemory bytes{};
-    if (handle(i, &device) != kNvmlSuccess) continue;
+    if (nvml().by_index(i, &device) != kNvmlSuccess) continue;
     Gpu& gpu = gpus.emplace_back();
-    if (name(device, text, sizeof text) == kNvmlSuccess) gpu.name = text;
-    if (uuid(device, text, sizeof text) == kNvmlSuccess) gpu.uuid = text;
-    if (memory(device, &bytes) == kNvmlSuccess) gpu.memory_bytes = static_cast<std::int64_t>(bytes.total);
+    if (nvml().name(device, text, sizeof text) == kNvmlSuccess) gpu.name = text;
+    gpu.answers = nvml().uuid(device, text, sizeof text) == kNvmlSuccess;
+    if (gpu.answers) gpu.uuid = text;
+    if (nvml().memory(device, &bytes) == kNvmlSuccess) gpu.memory_bytes = static_cast<std::int64_t>(bytes.total);
   }
-  shutdown();
   return gpus;
 }
 
@@ -74,6 +87,15 @@ std::vector<Gpu> visible_gpus() {
     gpus.push_back(all[index]);
   }
   return gpus;
+}
+
+std::optional<GpuMemory> gpu_memory(const std::string& uuid) {
+  NvmlDevice device = nullptr;
+  NvmlMemory bytes{};
+  if (!nvml().works || nvml().by_uuid(uuid.c_str(), &device) != kNvmlSuccess ||
+      nvml().memory(device, &bytes) != kNvmlSuccess)
+    return std::nullopt;
+  return GpuMemory{static_cast<std::int64_t>(bytes.total), static_cast<std::int64_t>(bytes.free)};
 }
 
 }  // namespace orchestrator

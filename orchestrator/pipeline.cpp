@@ -14,6 +14,7 @@
 #include "orchestrator/nominal_plan.h"
 #include "orchestrator/output.h"
 #include "orchestrator/owner_lock.h"
+#include "orchestrator/process_tree.h"
 #include "orchestrator/progress.h"
 #include "orchestrator/report_file.h"
 #include "orchestrator/scheduler.h"
@@ -82,6 +83,7 @@ class Run {
   std::optional<ProcessLauncher> launcher_;
   std::optional<Scheduler> scheduler_;
   std::optional<OwnerLock> lock_;
+  std::optional<Guard> guard_;
   std::optional<db::Store> store_;
   std::optional<Progress> progress_;
   std::int64_t study_id_ = 0;
@@ -92,6 +94,7 @@ class Run {
 Run::Run(const RunOptions& options, Console& console)
     : options_(options), console_(console), study_(sweeps::load_study(options.study_file)) {
   database_ = options.database.empty() ? default_database(study_) : options.database;
+  if (!options.gpus.empty()) study_.resources.devices = parse_gpus(options.gpus);
   auto slots = device_slots(study_.resources, options.num_workers, visible_gpus(), usable_cores());
   if (fs::is_symlink(database_))
     database_ = fs::canonical(database_);  // one folder, whatever link leads here
@@ -105,9 +108,15 @@ Run::Run(const RunOptions& options, Console& console)
   SchedulerOptions scheduling;
   scheduling.retry = study_.retry;
   scheduling.folder = database_.string() + ".d";
+  scheduling.disk = study_.disk;
+  scheduling.database = database_;
+  scheduling.memory = study_.resources.memory;
+  scheduling.host_reserve = study_.resources.host_reserve;
+  if (const auto trouble = DiskGuard(study_.disk, database_, scheduling.folder).trouble())
+    throw ExitError(kEnvironment, *trouble);
   if (options.stall_seconds) scheduling.stall_seconds = *options.stall_seconds;
   if (options.checkpoint_seconds) scheduling.checkpoint_seconds = *options.checkpoint_seconds;
-  launcher_.emplace(context_, find_worker_program());
+  launcher_.emplace(context_, find_worker_program(), run_mark(database_));
   scheduler_.emplace(context_, *launcher_, std::move(slots), scheduling, events());
 }
 
@@ -175,6 +184,9 @@ awaitable<void> Run::inspect() {
 
 void Run::open_store() {
   lock_.emplace(database_);
+  if (const int ended = end_marked(database_); ended > 0)
+    console_.message(fmt::format("ended {} processes that an earlier run left behind", ended));
+  guard_.emplace(database_);
   store_.emplace(db::Store::open(database_, spec_codec()));
   const auto before = store_->study();
   study_id_ = store_->put_study(study_, options_.study_file);
@@ -208,7 +220,11 @@ awaitable<sweeps::Analysis> Run::train_what_is_missing() {
     if (analysis.missing.empty() || signal_ != 0 || broken_) co_return analysis;
     progress_->begin(sweeps::name(analysis.stage), store_->results());
     sweeps::SweepWatch watch(sweeps::sweeps_under_way(study_, analysis));
-    broken_ = co_await scheduler_->run(*store_, std::move(watch)) == Scheduler::End::broken;
+    const auto end = co_await scheduler_->run(*store_, std::move(watch));
+    broken_ = end == Scheduler::End::broken;
+    if (end == Scheduler::End::disk_full)
+      throw ExitError(kEnvironment, fmt::format("{}; no further trial is started. When there is room, go on with: {}",
+                                                scheduler_->disk_trouble(), resume_command()));
   }
 }
 

@@ -13,6 +13,7 @@ struct RunOptions {
   std::filesystem::path study_file;
   std::filesystem::path database;  // empty: default_database()
   std::filesystem::path report;    // empty: the database's name with .html
+  std::string gpus;  // "0,2", in place of the study's devices; empty: these
   std::optional<int> num_workers;
   std::optional<double> stall_seconds;
   std::optional<double> checkpoint_seconds;

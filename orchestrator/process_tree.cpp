@@ -58,14 +58,14 @@ std::vector<pid_t> all_processes() {
   return pids;
 }
 
-/// Again and again, since what is being ended may start more.
-int end_all(const std::string& mark, double seconds) {
+/// Again and again, since what is being ended may start more. `spared`: a mark that is left alone.
+int end_all(const std::string& mark, const std::string& spared, double seconds) {
   const auto deadline = Clock::now() + std::chrono::duration<double>(seconds);
   std::set<pid_t> seen;
   while (true) {
     bool any = false;
     for (const pid_t pid : all_processes()) {
-      if (pid == ::getpid() || !has_mark(pid, mark)) continue;
+      if (pid == ::getpid() || !has_mark(pid, mark) || (!spared.empty() && has_mark(pid, spared))) continue;
       any = true;
       seen.insert(pid);
       ::kill(pid, SIGKILL);
@@ -83,6 +83,7 @@ std::vector<pid_t> children() {
 
 struct ProcessStat {
   pid_t pid = 0, parent = 0, group = 0;
+  std::int64_t started = 0;   // ticks since the machine's
   std::int64_t resident = 0;  // pages
 };
 std::optional<ProcessStat> stat_of(pid_t pid) {
@@ -93,8 +94,8 @@ std::optional<ProcessStat> stat_of(pid_t pid) {
   ProcessStat stat{.pid = pid};
   std::string skipped;
   fields >> skipped >> stat.parent >> stat.group;
-  for (int field = 6; field < 24; ++field) fields >> skipped;
-  fields >> stat.resident;
+  for (int field = 6; field < 22; ++field) fields >> skipped;
+  fields >> stat.started >> skipped >> stat.resident;
   return fields ? std::optional(stat) : std::nullopt;
 }
 
@@ -115,9 +116,14 @@ std::optional<std::int64_t> number_in(const fs::path& file) {
 
 }  // namespace
 
-std::string run_mark(const fs::path& database) { return mark_of(database) + std::to_string(::getpid()); }
+std::string run_mark(const fs::path& database) {
+  const auto self = stat_of(::getpid());
+  return fmt::format("{}{}.{};", mark_of(database), ::getpid(), self ? self->started : 0);  // pids come again
+}
 
-int end_marked(const fs::path& database, double seconds) { return end_all(mark_of(database), seconds); }
+int end_marked(const fs::path& database, double seconds) {
+  return end_all(mark_of(database), run_mark(database), seconds);
+}
 
 void adopt_orphans() { ::prctl(PR_SET_CHILD_SUBREAPER, 1); }
 
@@ -157,7 +163,7 @@ Guard::Guard(const fs::path& database) {
   ssize_t size = 0;
   while ((size = ::read(pipe, &byte, 1)) < 0 && errno == EINTR) {
   }
-  if (size == 0) end_all(mark, 60);
+  if (size == 0) end_all(mark, "", 60);
   ::_exit(0);
 }
 
@@ -168,7 +174,11 @@ Guard::~Guard() {
   ::waitpid(pid_, nullptr, 0);
 }
 
-std::int64_t resident_bytes(pid_t group) {
+std::int64_t resident_bytes(pid_t group, bool with_family) {
+  if (!with_family) {
+    const auto stat = stat_of(group);
+    return stat ? stat->resident * ::sysconf(_SC_PAGESIZE) : 0;
+  }
   std::vector<ProcessStat> all;
   for (const pid_t pid : all_processes())
     if (const auto stat = stat_of(pid)) all.push_back(*stat);

@@ -13,11 +13,10 @@ namespace orchestrator {
 
 inline constexpr const char* kMarkVariable = "TUNEONCE_RUN";
 
-/// The mark of this process's run on a database: "<hash of its path>:<pid>".
+/// The mark of this process's run on a database: a hash of its path, the pid and when the process started.
 std::string run_mark(const std::filesystem::path& database);
 
-/// Ends every process but this one whose mark begins with that of the database, whichever run started it, and
-/// waits at most `seconds` until they are gone. Returns how many there were.
+/// Ends every process with a mark of the database that another run than this process's started, and waits at most `seconds` until they are gone. Returns how many there were.
 int end_marked(const std::filesystem::path& database, double seconds = 5);
 
 /// Descendants whose parents went come to this process from now on, not to init.
@@ -41,8 +40,8 @@ class Guard {
   int alive_ = -1;  // closes with this process
 };
 
-/// Resident memory in bytes of a process and all that descend from it or share its process group.
-std::int64_t resident_bytes(pid_t group);
+/// Resident memory in bytes of a process; with `family` also of all that descend from it or share its group.
+std::int64_t resident_bytes(pid_t pid, bool family);
 
 /// What the host has left for processes to take, bytes: the kernel's estimate, and the cgroup's limit where
 /// that is nearer.

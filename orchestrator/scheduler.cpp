@@ -3,23 +3,27 @@
 #include <algorithm>
 #include <cmath>
 #include <fstream>
+#include <functional>
 
 #include <fmt/format.h>
 
 #include "db/sqlite.h"
 #include "orchestrator/exit_code.h"
+#include "orchestrator/process_tree.h"
+#include "sweeps/settings.h"
 
 namespace orchestrator {
 namespace {
 
 namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
 using sweeps::FailureClass;
 
 constexpr std::size_t kKeepOutput = 4096;
-constexpr std::uintmax_t kMaxLogBytes = 10u << 20;
 constexpr auto kCloseGrace = std::chrono::seconds(5);
 constexpr auto kEndGrace = std::chrono::seconds(1);
 constexpr int kRecordedRefusals = 20;
+constexpr auto kLook = std::chrono::milliseconds(100);  // how often what others do is looked at
 // States that come within this time share one commit: at most so old is what a kill takes back.
 constexpr auto kGroupCommit = std::chrono::milliseconds(10);
 
@@ -44,7 +48,11 @@ Scheduler::Scheduler(asio::io_context& context, Launcher& launcher, std::vector<
       housekeeping_(context),
       all_served_(context),
       commit_timer_(context) {
-  for (std::size_t i = 0; i < slots.size(); ++i) slots_[i].device = slots[i];
+  for (std::size_t i = 0; i < slots.size(); ++i) {
+    slots_[i].device = slots[i];
+    slots_[i].nap.emplace(context);
+  }
+  if (!options_.database.empty()) disk_.emplace(options_.disk, options_.database, options_.folder);
 }
 
 Scheduler::~Scheduler() = default;
@@ -63,6 +71,7 @@ awaitable<void> Scheduler::start_worker(Slot& slot) {
   slot.worker = launcher_.start(slot.device);
   slot.worker->on_output = [this, &slot](std::string_view text) { write_output(slot, text); };
   slot.num_trained = 0;
+  slot.peak_memory = 0;
   std::string problem;
   try {
     const auto message = co_await slot.worker->receive(std::chrono::duration<double>(options_.start_seconds));
@@ -96,16 +105,17 @@ std::string Scheduler::tail_of_output(const Slot& slot) const {
 void Scheduler::write_output(Slot& slot, std::string_view text) {
   slot.output.append(text);
   if (slot.output.size() > kKeepOutput) slot.output.erase(0, slot.output.size() - kKeepOutput);
-  for (auto& [key, running] : slot.running) {
-    std::error_code error;
-    const auto size = fs::file_size(running.log, error);
-    if (!error && size > kMaxLogBytes) continue;  // a worker that prints without end does not fill the disk
-    write_log(slot, running, text);
-  }
+  for (auto& [key, running] : slot.running) write_log(slot, running, text);
 }
 
 /// An attempt's part of the log begins when there is something to say.
 void Scheduler::write_log(const Slot& slot, Running& running, std::string_view text) const {
+  // Two files of half the size: what is newest stays, and a worker that prints without end does not fill the disk.
+  const auto half = static_cast<std::uintmax_t>(std::max<std::int64_t>(options_.disk.log / 2, 1));
+  std::error_code error;
+  const auto size = fs::file_size(running.log, error);
+  if (!error && size + text.size() > half) fs::rename(running.log, running.log.string() + ".1", error);
+  if (text.size() > half) text.remove_prefix(text.size() - half);
   std::ofstream log(running.log, std::ios::app);
   if (!std::exchange(running.has_log, true))
     log << fmt::format("{} attempt {} of {} on {}, worker pid {}\n", db::now_utc(), running.attempt,
@@ -193,6 +203,7 @@ awaitable<Scheduler::End> Scheduler::run(db::Store& store, sweeps::SweepWatch wa
   watch_ = std::move(watch);
   // The longest first: a short trial at the end leaves the other workers little to wait for.
   queue_.clear();
+  delayed_.clear();
   store.each_waiting([this](const db::WaitingTrial& trial) { queue_.push(trial); });
   std::error_code error;
   for (const char* folder : {"logs", "checkpoints"}) {
@@ -202,6 +213,10 @@ awaitable<Scheduler::End> Scheduler::run(db::Store& store, sweeps::SweepWatch wa
                       fmt::format("{}: {}", (options_.folder / folder).string(), error.message()));
   }
   remove_stale_checkpoints();
+  if (auto trouble = disk_ ? disk_->trouble() : std::nullopt) {
+    disk_trouble_ = *trouble;
+    co_return End::disk_full;
+  }
   store.set_group_commit(kGroupCommit);
 
   num_serving_ = static_cast<int>(std::min(slots_.size(), queue_.size()));
@@ -223,6 +238,10 @@ awaitable<Scheduler::End> Scheduler::run(db::Store& store, sweeps::SweepWatch wa
     if (!error_) error_ = std::current_exception();
   }
   if (error_) std::rethrow_exception(error_);
+  if (!disk_trouble_.empty()) co_return End::disk_full;
+  if (!stopping_ && !(queue_.empty() && delayed_.empty()))
+    throw ExitError(kEnvironment, fmt::format("no device is left to train on; {} trials wait",
+                                              queue_.size() + delayed_.size()));
   co_return broken_ ? End::broken : stopping_ ? End::drained : End::done;
 }
 
@@ -236,6 +255,8 @@ awaitable<void> Scheduler::housekeep() {
     try {
       commit();
       events_.tick();
+      watch_host_memory();
+      if (const auto trouble = disk_ && !stopping_ ? disk_->trouble() : std::nullopt) stop_for_disk(*trouble);
     } catch (...) {
       fail(std::current_exception());
     }
@@ -243,6 +264,7 @@ awaitable<void> Scheduler::housekeep() {
 }
 
 awaitable<void> Scheduler::serve_and_note(Slot& slot) {
+  slot.serving = true;
   try {
     co_await serve(slot);
   } catch (const ExitError& error) {
@@ -254,18 +276,183 @@ awaitable<void> Scheduler::serve_and_note(Slot& slot) {
   } catch (...) {
     fail(std::current_exception());
   }
+  slot.serving = false;
+  wake_all();
   if (--num_serving_ == 0) all_served_.cancel();
 }
 
 /// Take what can be trained together, train it; repeat until nothing waits.
 awaitable<void> Scheduler::serve(Slot& slot) {
-  while (!stopping_ && !queue_.empty()) {
+  while (!stopping_ && !slot.retired) {
+    admit_delayed();
+    if (queue_.empty() && delayed_.empty()) break;
     if (slot.worker && !slot.worker->alive()) slot.worker.reset();
-    if (!slot.worker) co_await start_worker(slot);
-    if (!stopping_ && !queue_.empty()) co_await train(slot, take_batch(slot.hello.slots));
+    if (queue_.empty()) {
+      co_await sleep(slot, delayed_.begin()->first - Clock::now());
+      continue;
+    }
+    if (!may_work(slot)) {
+      if (slot.worker) co_await let_go(slot);  // its memory is what the other waits for
+      co_await sleep(slot, kLook);
+      continue;
+    }
+    if (!slot.worker) {
+      co_await wait_for_device_memory(slot);
+      co_await start_worker(slot);
+      continue;  // the world may have changed meanwhile
+    }
+    auto batch = take_batch(slot.hello.slots);
+    slot.alone = batch.front().lost_to(FailureClass::oom_gpu) > 0;
+    if (!slot.alone || co_await have_device_alone(slot))
+      co_await train(slot, std::move(batch));
+    slot.alone = false;
+    wake_all();
+    if (std::exchange(slot.gpu_lost, false)) note_gpu_loss(slot);
     if (slot.worker && options_.trials_per_worker > 0 && slot.num_trained >= options_.trials_per_worker)
       co_await let_go(slot);
   }
+}
+
+awaitable<void> Scheduler::sleep(Slot& slot, Clock::duration time) {
+  slot.nap->expires_after(time);
+  boost::system::error_code woken;
+  co_await slot.nap->async_wait(asio::redirect_error(use_awaitable, woken));
+}
+void Scheduler::wake_all() {
+  for (auto& slot : slots_) slot.nap->cancel();
+}
+
+/// Trials whose time to be tried again has come.
+void Scheduler::admit_delayed() {
+  const auto due = delayed_.upper_bound(Clock::now());
+  for (auto it = delayed_.begin(); it != due; ++it) queue_.push(it->second);
+  delayed_.erase(delayed_.begin(), due);
+}
+
+/// A lost trial waits before it is tried again, the longer the oftener it was lost.
+void Scheduler::put_back(db::WaitingTrial trial) {
+  constexpr double kLongest = 60;
+  int losses = 0;
+  for (std::size_t i = 0; i < trial.losses.size(); ++i)
+    if (options_.retry.limit(static_cast<FailureClass>(i)) > 0) losses += trial.losses[i];
+  const double seconds =
+      losses == 0 ? 0 : std::min(kLongest, options_.retry.backoff * std::exp2(std::min(losses - 1, 30)));
+  delayed_.emplace(Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds)),
+                   std::move(trial));
+  wake_all();
+}
+
+// --- devices ---
+
+/// False while another trial has the device alone, or no room is known for one more worker.
+bool Scheduler::may_work(const Slot& slot) const {
+  if (slot.device.uuid.empty()) return true;
+  for (const auto& other : slots_)
+    if (&other != &slot && other.alone && other.device.device == slot.device.device) return false;
+  if (!slot.device.measured) return true;
+  const auto known = devices_.find(slot.device.device);
+  if (known == devices_.end() || known->second.peak == 0) return false;
+  constexpr double kSlack = 1.1;
+  return static_cast<double>(known->second.peak) * kSlack * (slot.device.place + 1) <=
+         static_cast<double>(known->second.free_at_first.value_or(0));
+}
+
+/// Waits until the other workers of the device have gone. False when the run stops meanwhile.
+awaitable<bool> Scheduler::have_device_alone(Slot& slot) {
+  for (auto& other : slots_) {
+    if (&other == &slot || other.device.device != slot.device.device) continue;
+    while (!stopping_ && other.worker) {
+      if (other.serving)
+        co_await sleep(slot, kLook);  // it lets its worker go by itself
+      else
+        co_await let_go(other);
+    }
+  }
+  co_return !stopping_;
+}
+
+/// After a worker its GPU's memory is free again before the next one starts.
+awaitable<void> Scheduler::wait_for_device_memory(Slot& slot) {
+  if (slot.device.uuid.empty()) co_return;
+  auto& device = devices_[slot.device.device];
+  const auto others = std::any_of(slots_.begin(), slots_.end(), [&](const Slot& other) {
+    return &other != &slot && other.worker && other.device.device == slot.device.device;
+  });
+  const auto deadline =
+      Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(options_.memory_wait_seconds));
+  bool told = false;
+  while (!stopping_) {
+    const auto memory = gpu_memory(slot.device.uuid);
+    if (!memory) {
+      note_gpu_loss(slot);
+      throw ExitError(kEnvironment, fmt::format("{} ({}) does not answer", slot.device.device, slot.device.uuid));
+    }
+    if (!device.free_at_first) device.free_at_first = memory->free;
+    const auto slack = memory->total / 20;
+    const auto needed = options_.memory > 0 ? options_.memory : others ? 0 : *device.free_at_first - slack;
+    if (memory->free >= needed) co_return;
+    const auto text = fmt::format("{} has {:.3g} GiB free, {:.3g} GiB are needed", slot.device.device,
+                                  static_cast<double>(memory->free) / 0x1p30, static_cast<double>(needed) / 0x1p30);
+    if (Clock::now() >= deadline)
+      throw ExitError(kEnvironment, fmt::format("{}; waited {:.0f} s in vain, the device gets no more work", text,
+                                                options_.memory_wait_seconds));
+    if (!std::exchange(told, true)) events_.message(text + "; waiting for it");
+    co_await sleep(slot, kLook);
+  }
+}
+
+/// What the only worker of a device takes of its memory.
+void Scheduler::measure(Slot& slot) {
+  if (slot.device.uuid.empty() || slot.device.place > 0) return;
+  auto& device = devices_[slot.device.device];
+  const auto others = std::any_of(slots_.begin(), slots_.end(), [&](const Slot& other) {
+    return &other != &slot && other.worker && other.device.device == slot.device.device;
+  });
+  const auto memory = gpu_memory(slot.device.uuid);
+  if (others || !memory || !device.free_at_first) return;
+  device.peak = std::max(device.peak, *device.free_at_first - memory->free);
+  slot.peak_memory = std::max(slot.peak_memory, *device.free_at_first - memory->free);
+}
+
+void Scheduler::note_gpu_loss(Slot& slot) {
+  constexpr int kMost = 2;
+  if (++devices_[slot.device.device].num_losses < kMost) return;
+  for (auto& other : slots_)
+    if (other.device.device == slot.device.device) other.retired = true;
+  events_.message(fmt::format("{} was lost {} times and gets no more work", slot.device.device, kMost));
+}
+
+/// Ends a worker that takes more than it may, or the largest before the host has nothing left.
+void Scheduler::watch_host_memory() {
+  Slot* largest = nullptr;
+  std::int64_t most = 0;
+  for (auto& slot : slots_) {
+    if (!slot.worker || slot.running.empty()) continue;
+    measure(slot);
+    const auto bytes = resident_bytes(static_cast<pid_t>(slot.worker->pid()), options_.memory > 0);
+    if (slot.device.uuid.empty()) slot.peak_memory = std::max(slot.peak_memory, bytes);
+    if (bytes > most) largest = &slot, most = bytes;
+    if (options_.memory == 0 || !slot.device.uuid.empty() || bytes <= options_.memory) continue;
+    slot.ended_for = {FailureClass::oom_host, fmt::format("took {:.3g} GiB, [resources] memory = \"{}\"",
+                                                          static_cast<double>(bytes) / 0x1p30,
+                                                          sweeps::bytes_text(options_.memory))};
+    slot.worker->kill();
+  }
+  if (!largest || options_.host_reserve == 0 || largest->ended_for) return;
+  const auto left = host_memory_left();
+  if (left >= options_.host_reserve || most <= left) return;
+  largest->ended_for = {FailureClass::oom_host,
+                        fmt::format("the host had {:.3g} GiB left, [resources] host_reserve = \"{}\"; this worker was "
+                                    "the largest with {:.3g} GiB",
+                                    static_cast<double>(left) / 0x1p30, sweeps::bytes_text(options_.host_reserve),
+                                    static_cast<double>(most) / 0x1p30)};
+  largest->worker->kill();
+}
+
+void Scheduler::stop_for_disk(const std::string& trouble) {
+  if (!disk_trouble_.empty()) return;
+  disk_trouble_ = trouble;
+  drain();
 }
 
 awaitable<void> Scheduler::let_go(Slot& slot) {
@@ -283,6 +470,12 @@ awaitable<void> Scheduler::let_go(Slot& slot) {
 std::vector<db::WaitingTrial> Scheduler::take_batch(int slots) {
   std::vector<db::WaitingTrial> batch;
   for (const auto id : queue_.take(slots)) batch.push_back(store_->waiting_trial(id));
+  // One that ran out of a GPU's memory trains alone.
+  const auto crowded = [](db::WaitingTrial& trial) { return trial.lost_to(FailureClass::oom_gpu) > 0; };
+  const auto keep = crowded(batch.front()) ? batch.begin() + 1
+                                           : std::stable_partition(batch.begin(), batch.end(), std::not_fn(crowded));
+  std::for_each(keep, batch.end(), [this](const auto& trial) { queue_.push(trial); });
+  batch.erase(keep, batch.end());
   return batch;
 }
 
@@ -292,8 +485,9 @@ worker::Assign Scheduler::start_batch(Slot& slot, std::vector<db::WaitingTrial> 
   for (auto& trial : batch) {
     const auto log = log_file(trial.id);
     const auto attempt =
-        store_->start(trial.key, {.device = slot.hello.device,
+        store_->start(trial.key, {.device = slot.device.device,
                                   .device_name = slot.hello.device_name,
+                                  .device_uuid = slot.device.uuid,
                                   .host = launcher_.host(),
                                   .worker_pid = slot.worker->pid(),
                                   .worker_build = slot.hello.build,
@@ -325,9 +519,18 @@ awaitable<void> Scheduler::train(Slot& slot, std::vector<db::WaitingTrial> batch
   } catch (const worker::ProtocolError& error) {
     lost = {FailureClass::crash, fmt::format("sent what is no message: {}", error.what())};
   }
-  if (lost) slot.worker->kill();
+  if (lost) slot.worker->terminate();
   const auto end = co_await slot.worker->end(kEndGrace);
   if (!lost) lost = {end.failure, end.message};
+  if (slot.ended_for) lost = *std::exchange(slot.ended_for, std::nullopt);
+  const bool device_gone = !slot.device.uuid.empty() && !gpu_memory(slot.device.uuid);
+  if (device_gone)
+    lost = {FailureClass::gpu_lost, fmt::format("{} ({}) does not answer any more; the worker's end: {}",
+                                                slot.device.device, slot.device.uuid, end.message)};
+  if (end.stuck) {
+    slot.retired = true;
+    events_.message(fmt::format("{}; its slot on {} gets no more work", end.message, slot.device.device));
+  }
   if (stopping_) lost->failure = FailureClass::cancelled;
   while (!slot.running.empty()) settle(slot, slot.running.begin()->first, *lost);
   slot.worker.reset();
@@ -402,6 +605,7 @@ void Scheduler::stop_censored(const worker::Curve& curve) {
 // --- the end of an attempt ---
 
 void Scheduler::settle(Slot& slot, const sweeps::TrialKey& key, sweeps::Outcome outcome) {
+  measure(slot);
   const auto node = slot.running.extract(key);
   Running running = node.mapped();
   if (const auto* finished = std::get_if<sweeps::Finished>(&outcome);
@@ -414,18 +618,25 @@ void Scheduler::settle(Slot& slot, const sweeps::TrialKey& key, sweeps::Outcome 
   if (failed) {
     if (failed->failure == FailureClass::cancelled && !stopping_ && !pruned)
       failed->failure = FailureClass::worker_lost;
+    if (says_disk_full(failed->message)) failed->failure = FailureClass::disk_full;
     const bool untouched =
         failed->failure == FailureClass::cancelled || failed->failure == FailureClass::disk_full;
     int& losses = running.trial.lost_to(failed->failure);
     again = !pruned && (untouched || losses < options_.retry.limit(failed->failure));
     ++losses;
+    slot.gpu_lost |= failed->failure == FailureClass::gpu_lost;
+    if (failed->failure == FailureClass::disk_full)
+      stop_for_disk(fmt::format("{}: the disk is full: {}", fs::absolute(options_.folder).string(), failed->message));
     write_log(slot, running,
               fmt::format("{} {}: {}\n", db::now_utc(), sweeps::name(failed->failure), failed->message));
   }
+  db::AttemptEnd end;
+  if (failed) end.last_lines = slot.output;
+  if (slot.peak_memory > 0) end.peak_memory = slot.peak_memory;
   if (pruned)
-    store_->prune(key, running.attempt, *running.censoring);
+    store_->prune(key, running.attempt, *running.censoring, end);
   else
-    store_->finish(key, running.attempt, outcome, again);
+    store_->finish(key, running.attempt, outcome, again, end);
   ++running.trial.num_attempts;
   if (!failed) {
     failing_.clear();
@@ -436,7 +647,7 @@ void Scheduler::settle(Slot& slot, const sweeps::TrialKey& key, sweeps::Outcome 
   if (!again) remove_checkpoint(key);
   events_.ended(running.trial, outcome, again);
   if (!again) count_failure(running.trial, *failed);
-  if (again && !stopping_) queue_.push(running.trial);
+  if (again && !stopping_) put_back(std::move(running.trial));
 }
 
 void Scheduler::remove_checkpoint(const sweeps::TrialKey& key) const {
@@ -490,6 +701,7 @@ void Scheduler::fail(std::exception_ptr error) {
 
 void Scheduler::drain() {
   stopping_ = true;
+  wake_all();
   for (auto& slot : slots_) {
     if (!slot.worker || slot.running.empty()) continue;
     asio::co_spawn(context_, slot.worker->send(worker::Drain{}), asio::detached);
@@ -498,6 +710,7 @@ void Scheduler::drain() {
 
 void Scheduler::stop() {
   stopping_ = true;
+  wake_all();
   for (auto& slot : slots_)
     if (slot.worker) slot.worker->kill();
 }

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "db/store.h"
+#include "orchestrator/disk_guard.h"
 #include "orchestrator/launcher.h"
 #include "orchestrator/trial_queue.h"
 
@@ -17,6 +18,11 @@ struct SchedulerOptions {
   double checkpoint_seconds = 30;
   double stall_seconds = 900;  // a worker silent for this long while it trains is killed
   double start_seconds = 300;  // from its start to its hello
+  sweeps::DiskSpec disk;
+  std::filesystem::path database;    // whose disk is watched; empty: none
+  std::int64_t memory = 0;           // bytes a worker on the host may take; 0: not bounded
+  std::int64_t host_reserve = 0;     // bytes of the host's memory that workers leave alone; 0: not watched
+  double memory_wait_seconds = 60;   // for a GPU's memory to come back after a worker
   int trials_per_worker = 0;   // a worker that has trained so many is let go; 0: it stays
 };
 
@@ -35,7 +41,7 @@ struct SchedulerEvents {
 /// Workers are started when there is work for them, at most one a slot, and live until close().
 class Scheduler {
  public:
-  enum class End { done, drained, broken };
+  enum class End { done, drained, broken, disk_full };
 
   Scheduler(asio::io_context& context, Launcher& launcher, std::vector<DeviceSlot> slots,
             SchedulerOptions options, SchedulerEvents events);
@@ -50,7 +56,8 @@ class Scheduler {
   awaitable<void> ask_all(std::vector<worker::OrchestratorMessage> questions, Answered answered);
 
   /// Runs every waiting trial of `store` to an end; what `watch` finds censored on the way is stopped.
-  /// `broken`: retry.stop_after trials failed in a row.
+  /// `broken`: retry.stop_after trials failed in a row. `disk_full`: disk_trouble() says what is. Throws
+  /// ExitError{kEnvironment} when no device is left.
   awaitable<End> run(db::Store& store, sweeps::SweepWatch watch = {});
   /// Start nothing more; workers checkpoint what they train and exit; run() returns `drained`.
   void drain();
@@ -60,6 +67,7 @@ class Scheduler {
   awaitable<void> close();
 
   int num_busy() const;
+  const std::string& disk_trouble() const { return disk_trouble_; }
 
  private:
   struct Running {
@@ -74,8 +82,20 @@ class Scheduler {
     std::unique_ptr<Worker> worker;
     worker::Hello hello;
     std::map<sweeps::TrialKey, Running> running;
-    std::string output;  // last lines printed while no trial ran
+    std::string output;  // last lines printed
     int num_trained = 0;
+    std::optional<asio::steady_timer> nap;
+    bool serving = false;  // its coroutine is at work
+    bool alone = false;    // its trial wants the device for itself
+    bool gpu_lost = false;
+    bool retired = false;                       // its device is lost or its worker stuck
+    std::optional<sweeps::Failed> ended_for;    // why we killed its worker
+    std::int64_t peak_memory = 0;               // bytes, of the worker since its start
+  };
+  struct DeviceState {
+    int num_losses = 0;
+    std::optional<std::int64_t> free_at_first;  // bytes, before the first worker
+    std::int64_t peak = 0;                      // bytes that one worker was seen to take
   };
   struct Ending {
     db::WaitingTrial trial;
@@ -92,6 +112,17 @@ class Scheduler {
   awaitable<void> ask_in_turn(Slot& slot, Questions& questions);
   awaitable<void> serve(Slot& slot);
   awaitable<void> let_go(Slot& slot);
+  awaitable<void> sleep(Slot& slot, std::chrono::steady_clock::duration time);
+  void wake_all();
+  void admit_delayed();
+  void put_back(db::WaitingTrial trial);
+  bool may_work(const Slot& slot) const;
+  awaitable<bool> have_device_alone(Slot& slot);
+  awaitable<void> wait_for_device_memory(Slot& slot);
+  void measure(Slot& slot);
+  void note_gpu_loss(Slot& slot);
+  void watch_host_memory();
+  void stop_for_disk(const std::string& trouble);
   awaitable<void> serve_and_note(Slot& slot);
   awaitable<void> train(Slot& slot, std::vector<db::WaitingTrial> batch);
   awaitable<void> converse(Slot& slot);
@@ -124,6 +155,10 @@ class Scheduler {
   sweeps::SweepWatch watch_;
   TrialQueue queue_;
   std::vector<Ending> endings_;  // of trials that ended well; told with their commit
+  std::multimap<std::chrono::steady_clock::time_point, db::WaitingTrial> delayed_;  // until then
+  std::map<std::string, DeviceState> devices_;
+  std::optional<DiskGuard> disk_;
+  std::string disk_trouble_;
   std::set<std::int64_t> failing_;  // trials that failed since the last one that ended well
   std::int64_t num_refused_ = 0;    // messages that matched nothing
   asio::steady_timer housekeeping_, all_served_, commit_timer_;

@@ -8,10 +8,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <deque>
 #include <fstream>
+#include <set>
 
 #include <fmt/format.h>
 #include <boost/asio/local/stream_protocol.hpp>
@@ -21,8 +23,15 @@
 
 #include "orchestrator/exit_code.h"
 #include "orchestrator/owner_lock.h"
+#include "orchestrator/process_tree.h"
 
 namespace orchestrator {
+
+struct Family {
+  std::string mark;
+  std::set<pid_t> workers;
+};
+
 namespace {
 
 namespace fs = std::filesystem;
@@ -32,6 +41,7 @@ using Socket = asio::local::stream_protocol::socket;
 // Where the kernel cannot tell when a process ends (pidfd, Linux 5.3), it is asked so often.
 constexpr auto kPollEvery = std::chrono::milliseconds(2);
 // What a worker printed last may still lie in the pipe when its end is known.
+constexpr auto kUnkillable = std::chrono::seconds(10);
 constexpr auto kOutputGrace = std::chrono::milliseconds(200);
 
 /// Times the kernel has killed for lack of memory since it was started.
@@ -100,14 +110,18 @@ Pair make_pipe() {
 }
 
 /// Our environment, with one thread a worker (two on the same cores spin at each other's barriers).
-std::vector<std::string> worker_environment() {
+std::vector<std::string> worker_environment(const DeviceSlot& slot, const std::string& mark) {
   std::vector<std::string> variables = {"OMP_NUM_THREADS=1", "MKL_NUM_THREADS=1",
                                         "CUDA_DEVICE_ORDER=PCI_BUS_ID"};
+  if (!slot.uuid.empty()) variables.push_back("CUDA_VISIBLE_DEVICES=" + slot.uuid);
+  if (!mark.empty()) variables.push_back(fmt::format("{}={}", kMarkVariable, mark));
+  const auto chosen = variables;
   for (char** variable = environ; *variable; ++variable) {
     const std::string_view text = *variable;
-    if (!text.starts_with("OMP_NUM_THREADS=") && !text.starts_with("MKL_NUM_THREADS=") &&
-        !text.starts_with("CUDA_DEVICE_ORDER="))
-      variables.emplace_back(text);
+    const auto same_name = [&](const std::string& other) {
+      return text.starts_with(std::string_view(other).substr(0, other.find('=') + 1));
+    };
+    if (std::none_of(chosen.begin(), chosen.end(), same_name)) variables.emplace_back(text);
   }
   return variables;
 }
@@ -119,10 +133,11 @@ std::vector<char*> pointers(std::vector<std::string>& texts) {
   return result;
 }
 
-pid_t spawn(const fs::path& program, const DeviceSlot& slot, int channel, int output) {
+pid_t spawn(const fs::path& program, const DeviceSlot& slot, const std::string& mark, int channel, int output) {
   Pair failed = make_pipe();
-  std::vector<std::string> arguments = {program.string(), "--device", slot.device};
-  std::vector<std::string> environment = worker_environment();
+  // Of the GPUs there is one that it sees.
+  std::vector<std::string> arguments = {program.string(), "--device", slot.uuid.empty() ? slot.device : "cuda:0"};
+  std::vector<std::string> environment = worker_environment(slot, mark);
   const auto argument_pointers = pointers(arguments);
   const auto environment_pointers = pointers(environment);
   const pid_t parent = ::getpid();
@@ -166,13 +181,16 @@ class Deadline {
 
 class WorkerProcess : public Worker {
  public:
-  WorkerProcess(asio::io_context& context, const fs::path& program, const DeviceSlot& slot)
-      : channel_(std::make_shared<Channel>(context)),
+  WorkerProcess(asio::io_context& context, const fs::path& program, const DeviceSlot& slot,
+                std::shared_ptr<Family> family)
+      : family_(std::move(family)),
+        channel_(std::make_shared<Channel>(context)),
         output_(std::make_shared<Output>(context)),
         oom_kills_(num_oom_kills()) {
     Pair channel = make_channel();
     Pair output = make_pipe();
-    pid_ = spawn(program, slot, channel.theirs.value, output.theirs.value);
+    pid_ = spawn(program, slot, family_->mark, channel.theirs.value, output.theirs.value);
+    family_->workers.insert(pid_);
     channel_->socket.assign(asio::local::stream_protocol(), channel.ours.release());
     output_->pipe.assign(output.ours.release());
     output_->owner = this;
@@ -190,7 +208,9 @@ class WorkerProcess : public Worker {
     output_->exit.close(ignored);
     channel_->socket.close(ignored);
     kill();
+    if (stuck_) return;
     if (!status_) ::waitpid(pid_, nullptr, 0);
+    end_family();
   }
 
   awaitable<void> send(worker::OrchestratorMessage message) override {
@@ -222,6 +242,11 @@ class WorkerProcess : public Worker {
         kill();
         killed = true;
       }
+      if (killed && Clock::now() >= deadline + kUnkillable) {
+        stuck_ = true;
+        co_return WorkerEnd{sweeps::FailureClass::worker_lost,
+                            fmt::format("pid {} does not end, not even by SIGKILL", pid_), true};
+      }
       const auto next = output_->exit.is_open() && !killed ? deadline : Clock::now() + kPollEvery;
       co_await output_->wait_until(next);
     }
@@ -233,6 +258,10 @@ class WorkerProcess : public Worker {
 
   void kill() override {
     if (!reap()) ::kill(-pid_, SIGKILL);
+  }
+
+  void terminate() override {
+    if (!reap()) ::kill(-pid_, SIGTERM);
   }
 
   bool alive() override { return !reap(); }
@@ -305,7 +334,15 @@ class WorkerProcess : public Worker {
     int status = 0;
     if (::waitpid(pid_, &status, WNOHANG) != pid_) return false;
     status_ = status;
+    end_family();
     return true;
+  }
+
+  /// What it started and left behind: its process group, and those that came to us as orphans.
+  void end_family() {
+    ::kill(-pid_, SIGKILL);
+    family_->workers.erase(pid_);
+    if (!family_->mark.empty()) end_orphans(family_->mark, family_->workers);
   }
 
   WorkerEnd describe() const {
@@ -319,14 +356,18 @@ class WorkerProcess : public Worker {
       return {FailureClass::worker_lost, message};
     }
     const int code = WEXITSTATUS(*status_);
+    if (code == worker::kDeviceFaultExit)
+      return {FailureClass::gpu_lost, fmt::format("exit code {}: the device failed", code)};
     return {code == 0 ? FailureClass::worker_lost : FailureClass::crash, fmt::format("exit code {}", code)};
   }
 
+  std::shared_ptr<Family> family_;
   std::shared_ptr<Channel> channel_;
   std::shared_ptr<Output> output_;
   std::int64_t oom_kills_;
   pid_t pid_ = -1;
   std::optional<int> status_;
+  bool stuck_ = false;
 };
 
 }  // namespace
@@ -347,11 +388,15 @@ fs::path find_worker_program() {
                               places[0].string(), places[1].string()));
 }
 
-ProcessLauncher::ProcessLauncher(asio::io_context& context, fs::path program)
-    : context_(context), program_(std::move(program)) {}
+ProcessLauncher::ProcessLauncher(asio::io_context& context, fs::path program, std::string mark)
+    : context_(context),
+      program_(std::move(program)),
+      family_(std::make_shared<Family>(Family{std::move(mark), {}})) {
+  if (!family_->mark.empty()) adopt_orphans();
+}
 
 std::unique_ptr<Worker> ProcessLauncher::start(const DeviceSlot& slot) {
-  return std::make_unique<WorkerProcess>(context_, program_, slot);
+  return std::make_unique<WorkerProcess>(context_, program_, slot, family_);
 }
 
 std::string ProcessLauncher::host() const { return host_name(); }

@@ -6,15 +6,19 @@
 
 namespace orchestrator {
 
+struct Family;  // the workers that live
+
 /// The program to start: $TUNEONCE_WORKER, else tuneonce-worker beside this program, else in
 /// ../libexec/tuneonce. Throws ExitError{kEnvironment} naming the places looked at.
 std::filesystem::path find_worker_program();
 
 /// Workers as child processes: one socket on descriptor 3, output through a pipe, a process group of their
-/// own that dies with this program (parent-death signal) and is killed when the worker object goes.
+/// own that dies with this program (parent-death signal) and is killed when the worker object goes. A GPU worker
+/// sees its GPU only, by UUID.
 class ProcessLauncher : public Launcher {
  public:
-  ProcessLauncher(asio::io_context& context, std::filesystem::path program);
+  /// With a mark (process_tree.h) workers carry it, and what one leaves behind ends with it.
+  ProcessLauncher(asio::io_context& context, std::filesystem::path program, std::string mark = "");
   std::unique_ptr<Worker> start(const DeviceSlot& slot) override;
   std::string host() const override;
   std::string program() const override { return program_.string(); }
@@ -22,6 +26,7 @@ class ProcessLauncher : public Launcher {
  private:
   asio::io_context& context_;
   std::filesystem::path program_;
+  std::shared_ptr<Family> family_;
 };
 
 }  // namespace orchestrator

@@ -299,6 +299,7 @@ void read_resources(const Section& root, ResourceSpec& resources) {
       section.number("device_share", resources.device_share, {.low = 0, .high = 1, .low_open = true});
   if (workers) section.refuse("device_share", "workers_per_device says it already");
   resources.memory = section.bytes("memory", resources.memory);
+  if (resources.memory > 0 && !workers && resources.device_share == 0) resources.workers_per_device = 0;
   resources.host_reserve = section.bytes("host_reserve", resources.host_reserve);
   resources.devices = {"auto"};
   const auto* setting = section.find("devices");
@@ -325,6 +326,9 @@ void read_resources(const Section& root, ResourceSpec& resources) {
                                            *device));
     resources.devices.push_back(*device);
   }
+  if (workers && resources.workers_per_device == 0 && resources.memory == 0 &&
+      resources.devices == std::vector<std::string>{"cpu"})
+    section.refuse("workers_per_device", "\"auto\" is for GPUs, and a core takes one worker");
 }
 
 void read_retry(const Section& root, RetrySpec& retry) {

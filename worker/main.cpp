@@ -199,7 +199,8 @@ int main(int argc, char** argv) {
   } catch (const std::exception& error) {
     if (worker::is_device_fault(error)) {
       std::fprintf(stderr, "tuneonce-worker: %s\n", worker::failure_of(error).message.c_str());
-      return kTrialFailed;
+      return worker::failure_of(error).failure == sweeps::FailureClass::gpu_lost ? worker::kDeviceFaultExit
+                                                                                  : kTrialFailed;
     }
     // UserError, ProtocolError: what was handed in is wrong
     std::fprintf(stderr, "tuneonce-worker: %s\n", error.what());

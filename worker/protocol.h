@@ -21,6 +21,8 @@ namespace worker {
 inline constexpr int kProtocolVersion = 2;
 inline constexpr int kChannelDescriptor = 3;
 inline constexpr std::size_t kMaxFrameBytes = 64u << 20;
+/// Exit code of a worker whose device, not whose trial, failed.
+inline constexpr int kDeviceFaultExit = 71;
 
 // --- from the worker ---
 

@@ -1,6 +1,7 @@
 #include "worker/train.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -564,6 +565,10 @@ sweeps::Failed failure_of(const std::exception& cause) {
   const auto is = [&]<class T>(const T*) { return dynamic_cast<const T*>(&cause) != nullptr; };
   const auto says = [&](const char* text) { return message.find(text) != std::string::npos; };
   using sweeps::FailureClass;
+  if (const auto* file = dynamic_cast<const std::filesystem::filesystem_error*>(&cause);
+      file && (file->code() == std::errc::no_space_on_device || file->code().value() == EDQUOT)) {
+    return {FailureClass::disk_full, message};
+  }
   if (is(static_cast<const UserError*>(nullptr)) || is(static_cast<const std::invalid_argument*>(nullptr)) ||
       is(static_cast<const std::filesystem::filesystem_error*>(nullptr))) {
     return {FailureClass::user_error, message};
@@ -573,6 +578,9 @@ sweeps::Failed failure_of(const std::exception& cause) {
       says("CUBLAS_STATUS_ALLOC_FAILED")) {
     return {FailureClass::oom_gpu, first_line};
   }
+  for (const char* gone : {"uncorrectable ECC", "GPU is lost", "hardware stack error", "devices are busy or unavailable",
+                           "no CUDA-capable device"})
+    if (says(gone)) return {FailureClass::gpu_lost, first_line};
   if (is(static_cast<const std::bad_alloc*>(nullptr)) || says("DefaultCPUAllocator")) {
     return {FailureClass::oom_host, "out of memory: " + first_line};
   }
@@ -582,7 +590,9 @@ sweeps::Failed failure_of(const std::exception& cause) {
 bool is_device_fault(const std::exception& cause) {
   const bool from_device = dynamic_cast<const c10::AcceleratorError*>(&cause) != nullptr ||
                            std::string_view(cause.what()).starts_with("CUDA error: ");
-  return from_device && failure_of(cause).failure == sweeps::FailureClass::crash;
+  const auto failure = failure_of(cause).failure;
+  return from_device &&
+         (failure == sweeps::FailureClass::crash || failure == sweeps::FailureClass::gpu_lost);
 }
 
 }  // namespace worker
