@@ -545,7 +545,7 @@ TEST_CASE("killing a writer whose states share commits loses none that it told a
   const auto file = folder / "a.db";
   const int num_kills = std::getenv("TUNEONCE_SOAK") ? 200 : 20;
   std::vector<sweeps::TrialSpec> trials;
-  constexpr std::size_t kPerWriter = 300;
+  constexpr std::size_t kPerWriter = 100;
   for (std::size_t i = 0; i < kPerWriter * static_cast<std::size_t>(num_kills); ++i) trials.push_back(test::trial(-8 + 1e-6 * static_cast<double>(i)));
   test::store_with(file, trials);
   const unsigned seed = std::random_device{}();
@@ -579,7 +579,7 @@ TEST_CASE("killing a writer whose states share commits loses none that it told a
     const auto hear = [&] { return ::read(channel[0], &id, sizeof id) == sizeof id; };
     REQUIRE(hear());
     told.insert(id);
-    ::usleep(static_cast<useconds_t>(random() % 20'000));
+    ::usleep(static_cast<useconds_t>(random() % 10'000));
     ::kill(writer, SIGKILL);
     while (hear()) told.insert(id);
     ::close(channel[0]);
