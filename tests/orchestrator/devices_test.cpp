@@ -94,7 +94,7 @@ TEST_CASE("a GPU that is too small for one worker is refused with its size", "[o
   const std::vector<Gpu> small = {{"Fake", "GPU-0", std::int64_t{4} << 30}};
   CHECK_THROWS_WITH(device_slots({.devices = {"auto"}, .workers_per_device = 0, .memory = std::int64_t{6} << 30},
                                  std::nullopt, small, 2),
-                    Catch::Matchers::ContainsSubstring("6GiB") && Catch::Matchers::ContainsSubstring("4GiB"));
+                    ContainsSubstring("6GiB") && ContainsSubstring("4GiB"));
 }
 
 TEST_CASE("without a known need the further workers of a GPU wait for what the first one takes",

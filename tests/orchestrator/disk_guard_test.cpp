@@ -6,7 +6,6 @@
 #include "tests/support/temporary_folder.h"
 
 using namespace orchestrator;
-using Catch::Matchers::ContainsSubstring;
 
 namespace {
 
