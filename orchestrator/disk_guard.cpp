@@ -56,7 +56,7 @@ std::optional<std::string> DiskGuard::trouble() {
   const auto place = fs::absolute(database_).parent_path();
   std::error_code error;
   const auto space = fs::space(place, error);
-  if (!error && static_cast<std::int64_t>(space.available) < limits_.keep_free)
+  if (!error && space.capacity > 0 && static_cast<std::int64_t>(space.available) < limits_.keep_free)
     return fmt::format("{}: the disk is full: {} free, less than [disk] keep_free = \"{}\"", place.string(),
                        short_size(static_cast<std::int64_t>(space.available)),
                        sweeps::bytes_text(limits_.keep_free));

@@ -110,17 +110,18 @@ void Scheduler::write_output(Slot& slot, std::string_view text) {
 
 /// An attempt's part of the log begins when there is something to say.
 void Scheduler::write_log(const Slot& slot, Running& running, std::string_view text) const {
+  std::string lines;
+  if (!std::exchange(running.has_log, true))
+    lines = fmt::format("{} attempt {} of {} on {}, worker pid {}\n", db::now_utc(), running.attempt,
+                        quoted_name(running.trial), slot.device.device, slot.worker->pid());
+  lines += text;
   // Two files of half the size: what is newest stays, and a worker that prints without end does not fill the disk.
   const auto half = static_cast<std::uintmax_t>(std::max<std::int64_t>(options_.disk.log / 2, 1));
   std::error_code error;
   const auto size = fs::file_size(running.log, error);
-  if (!error && size + text.size() > half) fs::rename(running.log, running.log.string() + ".1", error);
-  if (text.size() > half) text.remove_prefix(text.size() - half);
-  std::ofstream log(running.log, std::ios::app);
-  if (!std::exchange(running.has_log, true))
-    log << fmt::format("{} attempt {} of {} on {}, worker pid {}\n", db::now_utc(), running.attempt,
-                       quoted_name(running.trial), slot.hello.device, slot.worker->pid());
-  log << text;
+  if (!error && size + lines.size() > half) fs::rename(running.log, running.log.string() + ".1", error);
+  if (lines.size() > half) lines.erase(0, lines.size() - half);
+  std::ofstream(running.log, std::ios::app) << lines;
 }
 
 awaitable<worker::WorkerMessage> Scheduler::ask(worker::OrchestratorMessage question) {

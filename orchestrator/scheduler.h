@@ -18,8 +18,8 @@ struct SchedulerOptions {
   double checkpoint_seconds = 30;
   double stall_seconds = 900;  // a worker silent for this long while it trains is killed
   double start_seconds = 300;  // from its start to its hello
-  sweeps::DiskSpec disk;
-  std::filesystem::path database;    // whose disk is watched; empty: none
+  sweeps::DiskSpec disk = {};
+  std::filesystem::path database = {};  // whose disk is watched; empty: none
   std::int64_t memory = 0;           // bytes a worker on the host may take; 0: not bounded
   std::int64_t host_reserve = 0;     // bytes of the host's memory that workers leave alone; 0: not watched
   double memory_wait_seconds = 60;   // for a GPU's memory to come back after a worker

@@ -376,3 +376,49 @@ TEST_CASE("losses that are tried again do not open the breaker", "[orchestrator]
   CHECK(bench.run("crash=2") == Scheduler::End::done);
   CHECK(bench.count("trial WHERE state = 2") == 6);
 }
+
+TEST_CASE("each kind of loss has its own number of tries", "[orchestrator][scheduler]") {
+  Bench bench;
+  bench.options.retry.crash = 0;
+  bench.options.retry.backoff = 0;
+  CHECK(bench.run("crash=2") == Scheduler::End::done);
+  CHECK(bench.count("trial WHERE state = 4 AND message LIKE 'crash: signal 11%'") == 1);
+  CHECK(bench.count("trial WHERE state = 2") == 5);
+}
+
+TEST_CASE("a lost trial waits before it is tried again, twice as long the second time", "[orchestrator][scheduler]") {
+  Bench bench;
+  bench.num_trials = 1;
+  bench.options.retry.backoff = 0.2;
+  bench.run("crash_name=number-0");
+  const auto rows = db::run_query(bench.database, R"(
+    SELECT (julianday(later.started) - julianday(earlier.ended)) * 86400 FROM attempt AS later
+    JOIN attempt AS earlier ON earlier.number = later.number - 1 ORDER BY later.number)").rows;
+  REQUIRE(rows.size() == 2);
+  CHECK(std::get<double>(rows[0][0]) >= 0.19);
+  CHECK(std::get<double>(rows[1][0]) >= 0.39);
+  CHECK(bench.count("attempt WHERE failure = 0 AND last_lines LIKE '%training number-0%'") == 3);
+}
+
+TEST_CASE("a log that grows beyond its bound keeps its newest lines in two files", "[orchestrator][scheduler]") {
+  Bench bench;
+  bench.num_trials = 1;
+  bench.options.retry.crash = 40;
+  bench.options.retry.backoff = 0;
+  bench.options.disk.log = 2000;
+  bench.run("crash_name=number-0");
+  const auto logs = bench.folder / "a.db.d/logs";
+  const auto log = logs / "trial-0001.log";
+  CHECK(std::filesystem::file_size(log) <= 1000);
+  CHECK(std::filesystem::file_size(logs / "trial-0001.log.1") <= 1000);
+  CHECK_THAT(test::read_text(logs / "trial-0001.log.1") + test::read_text(log), ContainsSubstring("attempt 41 of"));
+}
+
+TEST_CASE("no trial starts on a disk without room, and the reason is kept", "[orchestrator][scheduler]") {
+  Bench bench;
+  bench.options.database = bench.database;
+  bench.options.disk.keep_free = std::int64_t{1} << 60;
+  CHECK(bench.run() == Scheduler::End::disk_full);
+  CHECK(bench.count("trial WHERE state = 0") == 6);
+  CHECK(bench.count("attempt") == 0);
+}
