@@ -44,6 +44,15 @@ double megabytes_resident() {
   statm >> size >> resident;
   return resident * static_cast<double>(::sysconf(_SC_PAGESIZE)) / (1 << 20);
 }
+/// Of this process: what it costs, which other programs on the machine disturb less than what it takes.
+double cpu_seconds() {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  const auto seconds = [](const timeval& time) {
+    return static_cast<double>(time.tv_sec) + 1e-6 * static_cast<double>(time.tv_usec);
+  };
+  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+}
 double peak_megabytes() {
   rusage usage{};
   ::getrusage(RUSAGE_SELF, &usage);
@@ -76,6 +85,7 @@ void make_database(const fs::path& file, int num_trials) {
 struct Watch {
   std::vector<Clock::time_point> starts;
   double early_megabytes = 0, late_megabytes = 0;
+  double cpu_at_first = 0, cpu_at_end = 0;  // seconds
 };
 
 void run_trials(const fs::path& file, const char* program, db::Synchronous synchronous,
@@ -86,6 +96,7 @@ void run_trials(const fs::path& file, const char* program, db::Synchronous synch
   ProcessLauncher launcher(context, program);
   SchedulerEvents events;
   events.started = [&](const db::WaitingTrial&) {
+    if (watch.starts.empty()) watch.cpu_at_first = cpu_seconds();
     watch.starts.push_back(Clock::now());
     if (static_cast<int>(watch.starts.size()) == num_trials / 5) watch.early_megabytes = megabytes_resident();
   };
@@ -97,6 +108,7 @@ void run_trials(const fs::path& file, const char* program, db::Synchronous synch
       [&]() -> awaitable<void> {
         co_await scheduler.run(store);
         end = Clock::now();
+        watch.cpu_at_end = cpu_seconds();
         watch.late_megabytes = megabytes_resident();
         co_await scheduler.close();
       },
@@ -113,6 +125,7 @@ void run_trials(const fs::path& file, const char* program, db::Synchronous synch
   const double seconds = seconds_between(watch.starts.front(), end);
   fmt::print("trials={} seconds={:.3f} trials_per_s={:.0f} startup_s={:.3f}", num_trials, seconds,
              num_trials / seconds, seconds_between(begin, watch.starts.front()));
+  fmt::print(" cpu_us_per_trial={:.0f}", 1e6 * (watch.cpu_at_end - watch.cpu_at_first) / num_trials);
   if (num_trials >= 2000)
     fmt::print(" last_over_first_thousand={:.2f}", part(watch.starts.size() - 1000) / part(0));
   fmt::print(" peak_mb={:.1f} bytes_per_trial={:.0f}\n", peak_megabytes(),

@@ -3,7 +3,7 @@
 # trials through storage and workers, trials of 1 s, curve points, memory, restart. Prints medians and ratios;
 # every single run goes to stderr. README.md in this folder says what came out.
 #
-#   ./tests/bench/scheduler.sh [REPEATS]      about 12 minutes at 3 repeats, the default
+#   ./tests/bench/scheduler.sh [REPEATS]      about 10 minutes at 3 repeats, the default, on an idle machine
 #
 # BUILD=DIR names the build folder (default build/bench), FOLDER=DIR where the databases lie (default: beside it).
 set -euo pipefail
@@ -55,22 +55,24 @@ max_trials = 1000
 TOML
   rm -rf restart.db*
   TUNEONCE_FAKE=sleep_ms=10 "$build/bin/tuneonce" -q run study.toml -j 2 >/dev/null 2>&1 &
-  sleep 3
+  until_attempts 100
   kill -9 $!
   wait $! 2>/dev/null || true
   local before now started
   before=$(attempts)
   now=$(date +%s%N)
   TUNEONCE_FAKE=sleep_ms=10 "$build/bin/tuneonce" -q run study.toml -j 2 >/dev/null 2>&1 &
-  sleep 4
+  until_attempts $((before + 1))
   kill -9 $!
   wait $! 2>/dev/null || true
-  [ "$(attempts)" -gt "$before" ]
   started=$("$build/bin/tuneonce" query --db restart.db --format csv \
     "SELECT started FROM attempt ORDER BY started LIMIT 1 OFFSET $before" | tail -1 | tr -d '"')
   echo "attempts_before=$before ms=$((($(date -u -d "$started" +%s%N) - now) / 1000000))"
 }
-attempts() { "$build/bin/tuneonce" query --db restart.db --format csv "SELECT count(*) FROM attempt" | tail -1; }
+attempts() {
+  "$build/bin/tuneonce" query --db restart.db --format csv "SELECT count(*) FROM attempt" 2>/dev/null | tail -1
+}
+until_attempts() { until [ "$(attempts)" -ge "$1" ] 2>/dev/null; do sleep 0.1; done; }
 
 for _ in $(seq "$repeats"); do
   run ours bench warm 10000
@@ -94,17 +96,20 @@ awk '
   function value(key,  i) { for (i = 2; i <= NF; ++i) if (index($i, key "=") == 1) return substr($i, length(key) + 2); return "" }
   function add(name, key,  v) { v = value(key); if (v != "") { n[name, key]++; all[name, key, n[name, key]] = v + 0 } }
   function median(name, key,  c, i, j, t, a) {
-    c = n[name, key]; for (i = 1; i <= c; ++i) a[i] = all[name, key, i]
+    c = n[name, key]; if (!c) return 0
+    for (i = 1; i <= c; ++i) a[i] = all[name, key, i]
     for (i = 2; i <= c; ++i) for (j = i; j > 1 && a[j] < a[j - 1]; --j) { t = a[j]; a[j] = a[j - 1]; a[j - 1] = t }
     return c % 2 ? a[(c + 1) / 2] : (a[c / 2] + a[c / 2 + 1]) / 2
   }
-  { add($1, "trials_per_s"); add($1, "seconds"); add($1, "points_per_s"); add($1, "ms"); add($1, "peak_mb");
+  { add($1, "trials_per_s"); add($1, "seconds"); add($1, "points_per_s"); add($1, "ms"); add($1, "cpu_us_per_trial"); add($1, "peak_mb");
     add($1, "bytes_per_trial"); add($1, "last_over_first_thousand") }
   END {
     split("ours ours-normal ours-process optuna-sqlite optuna-journal optuna-memory ray", names, " ")
     for (i = 1; i in names; ++i) {
       rate = median(names[i], "trials_per_s")
-      printf "%-16s %8.0f trials/s   durable ones of ours: x%.1f\n", names[i], rate, median("ours", "trials_per_s") / rate
+      cpu = median(names[i], "cpu_us_per_trial")
+      printf "%-16s %8.1f trials/s   ours, durable: x%.1f%s\n", names[i], rate, median("ours", "trials_per_s") / rate,
+        cpu ? sprintf("   %8.0f us of CPU a trial, ours x1/%.1f", cpu, cpu / median("ours", "cpu_us_per_trial")) : ""
     }
     printf "points           %8.0f points/s\n", median("points", "points_per_s")
     printf "restart          %8.0f ms to the next trial\n", median("restart", "ms")
