@@ -26,11 +26,25 @@ constexpr int kRecordedRefusals = 20;
 constexpr auto kLook = std::chrono::milliseconds(100);  // how often what others do is looked at
 // States that come within this time share one commit: at most so old is what a kill takes back.
 constexpr auto kGroupCommit = std::chrono::milliseconds(10);
+constexpr double kMaxLoss = 1e100;  // beyond it squares overflow
+constexpr auto kClockJump = std::chrono::seconds(60);
 
 template <class... Handlers>
 struct Overloaded : Handlers... {
   using Handlers::operator()...;
 };
+
+/// A number that a loss can be. One that overflowed or underflowed on its way is no result.
+bool is_loss(double value) {
+  return std::isfinite(value) && std::abs(value) < kMaxLoss && std::fpclassify(value) != FP_SUBNORMAL;
+}
+
+/// How far the wall clock is ahead of the monotonic one.
+std::chrono::seconds clock_offset() {
+  return std::chrono::duration_cast<std::chrono::seconds>(
+      std::chrono::system_clock::now().time_since_epoch() -
+      std::chrono::steady_clock::now().time_since_epoch());
+}
 
 std::string quoted_name(const db::WaitingTrial& trial) {
   return fmt::format("trial {} \"{}\"", trial.id, trial.spec.name);
@@ -246,8 +260,10 @@ awaitable<Scheduler::End> Scheduler::run(db::Store& store, sweeps::SweepWatch wa
   co_return broken_ ? End::broken : stopping_ ? End::drained : End::done;
 }
 
-/// Gathered curve points reach the disk about once a second.
+/// Gathered curve points reach the disk about once a second. Nothing here depends on the wall clock, but times
+/// are stored; a jump is written down for who reads them.
 awaitable<void> Scheduler::housekeep() {
+  auto offset = clock_offset();
   while (num_serving_ > 0) {
     housekeeping_.expires_after(std::chrono::seconds(1));
     boost::system::error_code cancelled;
@@ -255,6 +271,12 @@ awaitable<void> Scheduler::housekeep() {
     if (cancelled) co_return;
     try {
       commit();
+      if (const auto jump = clock_offset() - offset; jump > kClockJump || jump < -kClockJump) {
+        store_->record("clock", fmt::format("the wall clock was put {} by {} s; times of before are not "
+                                            "comparable with those of after",
+                                            jump.count() > 0 ? "forward" : "back", std::abs(jump.count())));
+        offset += jump;
+      }
       events_.tick();
       watch_host_memory();
       if (const auto trouble = disk_ && !stopping_ ? disk_->trouble() : std::nullopt) stop_for_disk(*trouble);
@@ -552,10 +574,15 @@ void Scheduler::handle(Slot& slot, const worker::WorkerMessage& message) {
                    if (find(slot, m)) store_->note_started(m.trial, m.attempt, m.first_step);
                  },
                  [&](const worker::Progress& m) {
-                   if (const auto* running = find(slot, m)) {
-                     store_->note_step(m.trial, m.attempt, m.step);
-                     events_.stepped(running->trial, m.step);
-                   }
+                   auto* running = find(slot, m);
+                   if (!running) return;
+                   if (m.step < running->step || m.step > sweeps::trained_steps(running->trial.spec))
+                     return refuse(fmt::format("worker pid {} spoke of step {} of {} after step {}",
+                                               slot.worker->pid(), m.step, quoted_name(running->trial),
+                                               running->step));
+                   running->step = m.step;
+                   store_->note_step(m.trial, m.attempt, m.step);
+                   events_.stepped(running->trial, m.step);
                  },
                  [&](const worker::Curve& m) {
                    if (!find(slot, m)) return;
@@ -585,11 +612,13 @@ template <class Message>
 Scheduler::Running* Scheduler::find(Slot& slot, const Message& message) {
   const auto it = slot.running.find(message.trial);
   if (it != slot.running.end() && it->second.attempt == message.attempt) return &it->second;
-  if (++num_refused_ <= kRecordedRefusals)
-    store_->record("refused",
-                   fmt::format("worker pid {} spoke of attempt {} of trial {}, which it does not train",
-                               slot.worker->pid(), message.attempt, message.trial));
+  refuse(fmt::format("worker pid {} spoke of attempt {} of trial {}, which it does not train",
+                     slot.worker->pid(), message.attempt, message.trial));
   return nullptr;
+}
+
+void Scheduler::refuse(const std::string& what) {
+  if (++num_refused_ <= kRecordedRefusals) store_->record("refused", what);
 }
 
 /// A held-out loss may censor its own trial or others of its sweep; those that run are told to stop.
@@ -610,7 +639,7 @@ void Scheduler::settle(Slot& slot, const sweeps::TrialKey& key, sweeps::Outcome 
   const auto node = slot.running.extract(key);
   Running running = node.mapped();
   if (const auto* finished = std::get_if<sweeps::Finished>(&outcome);
-      finished && !std::isfinite(finished->loss))
+      finished && !is_loss(finished->loss))
     outcome = sweeps::Diverged{finished->steps, finished->seconds};
   bool again = false;
   auto* failed = std::get_if<sweeps::Failed>(&outcome);

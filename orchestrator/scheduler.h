@@ -76,6 +76,7 @@ class Scheduler {
     std::filesystem::path log;
     std::optional<sweeps::Censoring> censoring;  // it was told to stop
     bool has_log = false;                        // there was something to say
+    std::int64_t step = 0;                       // last one heard of
   };
   struct Slot {
     DeviceSlot device;
@@ -132,6 +133,7 @@ class Scheduler {
   void handle(Slot& slot, const worker::WorkerMessage& message);
   template <class Message>
   Running* find(Slot& slot, const Message& message);
+  void refuse(const std::string& what);
   void stop_censored(const worker::Curve& curve);
   void commit();
   void commit_soon();
