@@ -40,6 +40,11 @@ std::string checksum(std::span<const std::byte> bytes) {
   return fingerprint_of({reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()});
 }
 
+void check_header_length(std::uint64_t length, std::size_t file_size) {
+  if (length > kMaxHeaderBytes) broken("a header beyond 100 MiB");
+  if (length > file_size - sizeof length) broken("shorter than its header");
+}
+
 /// Where the digits of the checksum stand in the header's text.
 std::size_t checksum_place(std::string_view file, const std::string& digits) {
   const std::string field = "\"" + kChecksumKey + "\":\"" + digits + "\"";
@@ -190,7 +195,7 @@ Safetensors::Safetensors(std::vector<std::byte> bytes) : bytes_(std::move(bytes)
   std::uint64_t length = 0;
   if (bytes_.size() < sizeof length) broken("shorter than its header");
   std::memcpy(&length, bytes_.data(), sizeof length);
-  if (length > kMaxHeaderBytes || length > bytes_.size() - sizeof length) broken("shorter than its header");
+  check_header_length(length, bytes_.size());
   const std::string_view text(reinterpret_cast<const char*>(bytes_.data()) + sizeof length, length);
 
   const json header = json::parse(text, nullptr, false);
@@ -224,6 +229,11 @@ Safetensors Safetensors::read(const fs::path& file) {
   if (!input) broken("cannot open " + file.string());
   const auto size = static_cast<std::streamoff>(input.tellg());
   if (size < 0) broken("cannot read " + file.string());
+  // Before room is made for all of it.
+  std::uint64_t length = 0;
+  input.seekg(0);
+  if (!input.read(reinterpret_cast<char*>(&length), sizeof length)) broken("shorter than its header");
+  check_header_length(length, static_cast<std::size_t>(size));
   std::vector<std::byte> bytes(static_cast<std::size_t>(size));
   input.seekg(0);
   if (!input.read(reinterpret_cast<char*>(bytes.data()), size)) broken("cannot read " + file.string());

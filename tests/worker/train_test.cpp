@@ -1,9 +1,12 @@
 #include "worker/train.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstdlib>
 #include <fstream>
 #include <functional>
+#include <random>
 #include <set>
 
 #include <c10/util/Exception.h>
@@ -13,6 +16,7 @@
 #include "tests/worker/tiny_trial.h"
 #include "worker/curve.h"
 #include "worker/runaway.h"
+#include "worker/safetensors.h"
 
 using namespace worker;
 using sweeps::Failed;
@@ -347,40 +351,56 @@ TEST_CASE("checkpoints are written while a trial runs", "[worker][train]") {
         finished(train({assignment_of(tiny_trial())}), assignment).loss);
 }
 
-TEST_CASE("a damaged or foreign checkpoint is ignored and the trial starts over", "[worker][train]") {
+TEST_CASE("a damaged or foreign checkpoint is ignored and the trial starts over",
+          "[worker][train][faults][F8]") {
   const TemporaryFolder folder;
   auto assignment = assignment_of(tiny_trial());
   const double loss = finished(train({assignment}), assignment).loss;
   const std::string file = (folder / "c").string();
   assignment.checkpoint = file;
   const auto stop_at_17 = [](int poll, StopRequests& requests) { requests.drain = poll >= 17; };
-  train({assignment}, stop_at_17);
-  const std::string sound = [&] {
+  const auto contents = [&] {
     std::ifstream input(file, std::ios::binary);
     return std::string((std::istreambuf_iterator<char>(input)), {});
-  }();
-  const auto check_starts_over = [&](const std::string& contents) {
-    folder.write("c", contents);
+  };
+  const auto check_starts_over = [&] {
     const auto messages = train({assignment});
     CHECK(messages.of<Started>(assignment.trial).at(0).first_step == 0);
     CHECK(finished(messages, assignment).loss == loss);
   };
-  std::string flipped = sound;
-  flipped[sound.size() - 100] = static_cast<char>(flipped[sound.size() - 100] ^ 1);
-  check_starts_over(flipped);
-  check_starts_over(sound.substr(0, sound.size() / 2));
-  check_starts_over("");
-  check_starts_over("not a checkpoint at all");
-
+  train({assignment}, stop_at_17);
+  const std::string sound = contents();
   auto other_spec = tiny_trial();
   other_spec.base.lr = 2e-2;
   auto other = assignment_of(other_spec);
   other.checkpoint = file;
   train({other}, stop_at_17);
-  check_starts_over([&] {
-    std::ifstream input(file, std::ios::binary);
-    return std::string((std::istreambuf_iterator<char>(input)), {});
-  }());
+  const std::string foreign = contents();
+
+  // TUNEONCE_SOAK=1: a hundred of each kind.
+  const char* soak = std::getenv("TUNEONCE_SOAK");
+  const int rounds = soak ? std::max(5, static_cast<int>(100 * std::atof(soak))) : 5;
+  std::mt19937_64 random(20261125);
+  for (int round = 0; round < rounds; ++round) {
+    const std::size_t at = random() % sound.size();
+    INFO("byte " << at << " of " << sound.size());
+    std::string flipped = sound;
+    flipped[at] = static_cast<char>(flipped[at] ^ 1 << random() % 8);
+    folder.write("c", flipped);
+    check_starts_over();
+    folder.write("c", sound.substr(0, at));
+    check_starts_over();
+    folder.write("c", "");
+    check_starts_over();
+    folder.write("c", foreign);
+    check_starts_over();
+    write_safetensors(file, {}, {{"format", "tuneonce checkpoint 1"}, {"trial", assignment.trial}});
+    check_starts_over();
+    const std::uint64_t header = 10ULL << 30;
+    folder.write("c", std::string(reinterpret_cast<const char*>(&header), sizeof header));
+    std::filesystem::resize_file(file, sizeof header + header);  // nothing of it is on the disk
+    check_starts_over();
+  }
 }
 
 TEST_CASE("a checkpoint that cannot be written costs the checkpoint, not the trial", "[worker][train]") {
