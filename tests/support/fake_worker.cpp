@@ -8,11 +8,10 @@
 //   crash_name=TEXT  every attempt of a trial whose name contains TEXT does
 //   hang=N           the N-th trial started never ends; garbage=N: it answers with bytes that are no message
 //   stranger=1       speaks of a trial nobody gave it, before each result
-//   fail_name=TEXT   a trial whose name contains TEXT is refused as the user's error
-//   version=N        says hello with protocol N
-//   bad_data=1       refuses the data
-//   lag=LR           trials below this LR learn late: 0.6 nats behind at half of the run, nothing at its end
-//   wait_ms=N        such a trial waits at half of the run until it is spoken to, at most so long
+//   fail_name=TEXT   (like every ..._name a list with commas; _ is a blank) a trial whose name contains TEXT
+//   is refused as the user's error version=N        says hello with protocol N bad_data=1       refuses the
+//   data lag=LR           trials below this LR learn late: 0.6 nats behind at half of the run, nothing at its
+//   end wait_ms=N        such a trial waits at half of the run until it is spoken to, at most so long
 //   grows=EXPONENT  a probed model's head updates grow by this power of its width
 //   samples=1        targets draw two pictures of one pixel
 //   shift=OCTAVES    the targets' optimum lies this far from the proxy's in LR
@@ -34,6 +33,7 @@
 #include <unistd.h>
 
 #include <poll.h>
+#include <algorithm>
 #include <cmath>
 #include <csignal>
 #include <cstdio>
@@ -63,11 +63,18 @@ const std::map<std::string, std::string> behaviour = read_behaviour();
 
 double number(const std::string& word, double otherwise = 0) {
   const auto it = behaviour.find(word);
-  return it == behaviour.end() ? otherwise : std::stod(it->second);
+  return it == behaviour.end() ? otherwise
+                               : std::strtod(it->second.c_str(), nullptr);  // nan, inf and tiny, too
 }
 bool names(const std::string& word, const std::string& trial) {
   const auto it = behaviour.find(word);
-  return it != behaviour.end() && trial.find(it->second) != std::string::npos;
+  if (it == behaviour.end()) return false;
+  std::istringstream texts(it->second);
+  for (std::string text; std::getline(texts, text, ',');) {
+    std::replace(text.begin(), text.end(), '_', ' ');
+    if (trial.find(text) != std::string::npos) return true;
+  }
+  return false;
 }
 
 bool has_flag(const std::string& word, const std::string& flag) {

@@ -1,0 +1,190 @@
+// The disk fills up: a small one of our own where the test may mount it, and calls that fail.
+#include <sched.h>
+#include <sys/mount.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+#include <fstream>
+
+#include <fmt/format.h>
+
+#include "db/query.h"
+#include "db/sqlite.h"
+#include "tests/db/database.h"
+#include "tests/support/catch.h"
+#include "tests/support/invariants.h"
+
+using test::check_finishes;
+using test::check_invariants;
+using test::DisturbedSweep;
+using test::eventually;
+using test::Random;
+namespace fs = std::filesystem;
+
+namespace {
+
+/// A disk of some KiB in memory, seen by this process and its children only; gone with this object. Where
+/// mounting is not allowed, problem() says so.
+class SmallDisk {
+ public:
+  explicit SmallDisk(int kibibytes) {
+    if (::unshare(CLONE_NEWNS) != 0 || ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+        ::mount("small", folder_.path().c_str(), "tmpfs", 0, options(kibibytes).c_str()) != 0)
+      problem_ = std::strerror(errno);
+  }
+  ~SmallDisk() {
+    if (problem_.empty()) ::umount2(folder_.path().c_str(), MNT_DETACH);
+  }
+  const std::string& problem() const { return problem_; }
+  fs::path operator/(const std::string& name) const { return folder_ / name; }
+
+  void grow(int kibibytes) { remount(0, kibibytes); }
+  void make_read_only(int kibibytes) { remount(MS_RDONLY, kibibytes); }
+
+ private:
+  static std::string options(int kibibytes) { return fmt::format("size={}k", kibibytes); }
+  void remount(unsigned long flags, int kibibytes) {
+    REQUIRE(::mount("small", folder_.path().c_str(), "tmpfs", MS_REMOUNT | flags,
+                    options(kibibytes).c_str()) == 0);
+  }
+
+  TemporaryFolder folder_;
+  std::string problem_;
+};
+
+/// Ends the test here, visibly, where a disk cannot be mounted; the calls that fail are tested all the same.
+#define SKIP_UNLESS_MOUNTED(disk)                                                         \
+  if (!(disk).problem().empty()) {                                                        \
+    WARN("skipped: no disk of its own can be mounted here (" << (disk).problem() << ")"); \
+    return;                                                                               \
+  }
+
+constexpr int kRoomy = 65536;
+
+void check_full(const DisturbedSweep& sweep, const test::Ended& full) {
+  INFO(full.err);
+  CHECK(full.code == 6);
+  CHECK_THAT(full.err, ContainsSubstring("five.db") && ContainsSubstring("full"));
+  CHECK(full.err.size() < 4000);
+  check_invariants(sweep, true);
+}
+
+}  // namespace
+
+TEST_CASE(
+    "the disk is full while rows are inserted: exit code 6 and what is full; with room again it goes on",
+    "[faults][F6]") {
+  Random random("F6 insert");
+  for (int i = 0, n = test::times(6, 100); i < n; ++i) {
+    const auto size = random.between(160, 600);
+    INFO(size << " KiB");
+    SmallDisk disk(static_cast<int>(size));
+    SKIP_UNLESS_MOUNTED(disk);
+    DisturbedSweep sweep({}, disk / "five.db");
+    check_full(sweep, sweep.run());
+    sweep.acknowledge();
+    disk.grow(kRoomy);
+    check_finishes(sweep);
+  }
+}
+
+TEST_CASE("workers that print fill the disk: exit code 6 and what is full; with room again it goes on",
+          "[faults][F6]") {
+  Random random("F6 log");
+  for (int i = 0, n = test::times(3, 50); i < n; ++i) {
+    const auto size = random.between(1500, 6000);
+    INFO(size << " KiB");
+    SmallDisk disk(static_cast<int>(size));
+    SKIP_UNLESS_MOUNTED(disk);
+    DisturbedSweep sweep({}, disk / "five.db");
+    check_full(sweep, sweep.run({.behaviour = "print_mib=1 sleep_ms=20"}));
+    sweep.acknowledge();
+    disk.grow(kRoomy);
+    check_finishes(sweep);
+  }
+}
+
+TEST_CASE("the disk is full while a database is migrated: it stays as it was, with room again it is migrated",
+          "[faults][F6]") {
+  for (int i = 0, n = test::times(3, 50); i < n; ++i) {
+    const auto old = fs::path(TUNEONCE_SOURCE_DIR) / "tests/db/fixtures/version1.sqlite";
+    const auto before = test::read_text(old);
+    SmallDisk disk(static_cast<int>(before.size() / 1024) + 40 + 12 * i);
+    SKIP_UNLESS_MOUNTED(disk);
+    fs::copy_file(old, disk / "old.db");
+    const auto codec = test::codec();
+    CHECK_THROWS_WITH(db::Store::open(disk / "old.db", codec), ContainsSubstring("full"));
+    CHECK(db::Reader(disk / "old.db", codec).study().has_value());
+    const auto version = [&] {
+      return db::run_query(disk / "old.db", "PRAGMA user_version").rows.at(0).at(0);
+    };
+    CHECK(std::get<std::int64_t>(version()) == 1);
+    disk.grow(kRoomy);
+    db::Store::open(disk / "old.db", codec);
+    CHECK(std::get<std::int64_t>(version()) == db::kSchemaVersion);
+    CHECK(fs::exists(disk / "old.db.v1.bak"));
+  }
+}
+
+TEST_CASE("no room from the n-th write on: exit code 6 and what is full; with room again it goes on",
+          "[faults][F6]") {
+  Random random("F6 write");
+  for (int i = 0, n = test::times(12, 300); i < n; ++i) {
+    const auto fault = fmt::format("who=tuneonce call=write path=five.db nth={} do=ENOSPC lasting=1",
+                                   random.between(1, 500));
+    INFO(fault);
+    DisturbedSweep sweep;
+    const auto full = sweep.run({.fault = fault});
+    INFO(full.err);
+    CHECK(full.code == 6);
+    CHECK_THAT(full.err, ContainsSubstring("five.db") && ContainsSubstring("full"));
+    sweep.acknowledge();
+    check_invariants(sweep, true);
+    check_finishes(sweep);
+  }
+}
+
+TEST_CASE("a checkpoint that has no room costs the checkpoint, not the trial", "[faults][F6]") {
+  const DisturbedSweep sweep;
+  const auto ended =
+      sweep.run({.fault = "who=fake_worker call=write path=checkpoints nth=1 do=ENOSPC lasting=1"});
+  INFO(ended.err);
+  CHECK(ended.code == 0);
+  check_invariants(sweep);
+  CHECK(sweep.table() == test::undisturbed_table());
+}
+
+TEST_CASE("requirement 14: results read the same while a run is on, after it died and from a read-only disk",
+          "[faults][requirement]") {
+  DisturbedSweep sweep;
+  const auto run = sweep.start({.behaviour = "sleep_ms=200"});
+  REQUIRE(eventually([&] { return sweep.num_ended() >= 10; }));
+  const auto ended_rows = [&](const std::string& database) {
+    return sweep
+        .command({"query", "SELECT * FROM results WHERE state = 'complete' ORDER BY trial LIMIT 10", database,
+                  "--format", "csv"})
+        .out;
+  };
+  const auto live = ended_rows("five.db");
+  CHECK(std::count(live.begin(), live.end(), '\n') == 11);
+  run->signal(SIGKILL);
+  run->wait();
+  CHECK(ended_rows("five.db") == live);
+  for (const std::string format : {"csv", "json", "jsonl", "table"})
+    CHECK(sweep.command({"results", "five.db", "--format", format}).code == 0);
+  SmallDisk disk(kRoomy);
+  SKIP_UNLESS_MOUNTED(disk);
+  for (const std::string suffix : {"", "-wal"})
+    fs::copy_file(sweep.file("five.db" + suffix), disk / ("five.db" + suffix));
+  const auto killed = sweep.command({"results", "five.db", "--format", "csv"}).out;
+  check_finishes(sweep);
+  const auto whole = sweep.command({"results", "five.db", "--format", "csv"}).out;
+  fs::copy_file(sweep.file("five.db"), disk / "whole.db");
+  disk.make_read_only(kRoomy);
+  const auto read_only = sweep.command({"results", (disk / "whole.db").string(), "--format", "csv"});
+  INFO(read_only.err);
+  CHECK(read_only.out == whole);
+  CHECK(sweep.command({"results", (disk / "five.db").string(), "--format", "csv"}).out == killed);
+}

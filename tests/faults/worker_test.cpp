@@ -1,0 +1,201 @@
+// Workers that hang, lie, send garbage, read nothing or report numbers that are none.
+#include <signal.h>
+
+#include <chrono>
+#include <fstream>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "db/query.h"
+#include "tests/support/catch.h"
+#include "tests/support/invariants.h"
+
+using test::Changes;
+using test::check_finishes;
+using test::check_invariants;
+using test::DisturbedSweep;
+using test::eventually;
+using test::Random;
+
+namespace {
+
+/// Largest memory a process has had, MiB; 0 when it is gone.
+double peak_mebibytes(pid_t pid) {
+  const auto text = test::read_text(fmt::format("/proc/{}/status", pid));
+  const auto at = text.find("VmHWM:");
+  return at == std::string::npos ? 0 : std::stod(text.substr(at + 6)) / 1024;
+}
+
+/// Ends well, and with the table of a sweep that was never disturbed.
+void check_unharmed(const DisturbedSweep& sweep, const test::Ended& ended) {
+  INFO(ended.err);
+  CHECK(ended.code == 0);
+  check_invariants(sweep);
+  CHECK(sweep.table() == test::undisturbed_table());
+}
+
+}  // namespace
+
+TEST_CASE("a worker that hangs is stopped after the stall timeout and its trial is tried again",
+          "[faults][F14]") {
+  Random random("F14 hang");
+  for (int i = 0, n = test::times(5, 50); i < n; ++i) {
+    const DisturbedSweep sweep;
+    const auto behaviour = fmt::format("hang={} deaf_to_term=1", random.between(1, 25));
+    INFO(behaviour);
+    check_unharmed(sweep, sweep.run({.behaviour = behaviour, .more = {"--stall-timeout", "0.5"}}));
+    CHECK(sweep.count("attempt WHERE failure = 3") == 1);
+    CHECK(sweep.count("attempt") == 26);
+  }
+}
+
+TEST_CASE("workers that ignore SIGTERM and never exit do not keep a run from ending", "[faults][F14]") {
+  for (int i = 0, n = test::times(2, 20); i < n; ++i) {
+    const DisturbedSweep sweep;
+    check_unharmed(sweep, sweep.run({.behaviour = "stays=1 deaf_to_term=1"}));
+    CHECK(sweep.count("attempt") == 25);
+  }
+}
+
+TEST_CASE("a worker that never exits and hangs is gone after the second signal", "[faults][F14]") {
+  for (int i = 0, n = test::times(3, 30); i < n; ++i) {
+    const DisturbedSweep sweep;
+    const auto run = sweep.start({.behaviour = "hang=3 stays=1 deaf_to_term=1"});
+    REQUIRE(eventually([&] { return sweep.num_ended() >= 20; }));
+    run->signal(SIGTERM);
+    REQUIRE(eventually([&] { return sweep.said("stopping"); }));
+    run->signal(SIGTERM);
+    CHECK(run->wait(20).code == 143);
+    check_invariants(sweep);
+    check_finishes(sweep);
+  }
+}
+
+TEST_CASE("a worker that lies is refused and counted: results twice, of others, of other attempts, odd steps",
+          "[faults][F15]") {
+  for (int i = 0, n = test::times(20, 1000); i < n; ++i) {
+    const std::array lies = {"twice", "other", "attempt", "backwards", "beyond"};
+    const std::string lie = lies[static_cast<std::size_t>(i) % lies.size()];
+    INFO(lie);
+    const DisturbedSweep sweep;
+    check_unharmed(sweep, sweep.run({.behaviour = "lie=" + lie, .workers = i % 2 ? 2 : 4}));
+    CHECK(sweep.count("attempt") == 25);
+    CHECK(sweep.count("event WHERE kind = 'refused'") > 0);
+    CHECK(sweep.count("attempt WHERE step > 20") == 0);
+  }
+}
+
+TEST_CASE("garbage on a worker's channel costs that worker, not the run and not its memory",
+          "[faults][F16]") {
+  Random random("F16");
+  for (int i = 0, n = test::times(4, 400); i < n; ++i) {
+    const DisturbedSweep sweep;
+    const auto behaviour = fmt::format("junk=25 sleep_ms=20 seed={}", random.between(0, 1'000'000));
+    INFO(behaviour);
+    const auto run = sweep.start({.behaviour = behaviour});
+    double peak = 0;
+    REQUIRE(eventually([&] {
+      peak = std::max(peak, peak_mebibytes(run->pid()));
+      return run->has_ended();
+    }));
+    CHECK(peak > 1);
+    CHECK(peak < 30 + 64);  // it begins with less than 30 MiB
+    check_unharmed(sweep, run->wait());
+    CHECK(sweep.count("attempt WHERE state = 2") == 25);
+    CHECK(sweep.count("attempt") == 50);
+  }
+}
+
+TEST_CASE("a worker that sends a byte a second is stopped after the stall timeout", "[faults][F16]") {
+  const DisturbedSweep sweep;
+  check_unharmed(sweep, sweep.run({.behaviour = "drip=2", .more = {"--stall-timeout", "3"}}));
+  CHECK(sweep.count("attempt WHERE failure = 3") == 2);
+}
+
+TEST_CASE("a worker that reads nothing more holds up nobody else", "[faults][F17]") {
+  Random random("F17");
+  for (int i = 0, n = test::times(4, 40); i < n; ++i) {
+    const DisturbedSweep sweep;
+    const auto behaviour = fmt::format("deaf={} sleep_ms=50", random.between(2, 8));
+    INFO(behaviour);
+    const auto ended = sweep.run({.behaviour = behaviour, .more = {"--stall-timeout", "2"}});
+    check_unharmed(sweep, ended);
+    CHECK(sweep.count("attempt WHERE failure = 3") == 1);
+    // While it was waited for, the other worker went on without a pause.
+    const auto waited = db::run_query(sweep.database(), R"(
+      SELECT count(*) FROM attempt AS a JOIN attempt AS deaf ON deaf.failure = 3
+      WHERE a.ended > deaf.started AND a.ended < deaf.ended)");
+    CHECK(std::get<std::int64_t>(waited.rows.at(0).at(0)) >= 10);
+  }
+}
+
+TEST_CASE("when every trial fails at once the run stops after five of them, within ten seconds",
+          "[faults][F21]") {
+  const DisturbedSweep sweep(Changes{{"crash = 100", "crash = 0"}});
+  const auto begin = std::chrono::steady_clock::now();
+  const auto ended = sweep.run({.behaviour = "crash_name=proxy", .workers = 1});
+  CHECK(std::chrono::steady_clock::now() - begin < std::chrono::seconds(10));
+  CHECK(ended.code == 1);
+  CHECK_THAT(ended.err, ContainsSubstring("5 trials failed in a row"));
+  CHECK(sweep.count("attempt") == 5);
+  check_invariants(sweep);
+  check_finishes(sweep);
+}
+
+// --- requirements ---
+
+TEST_CASE("requirement 4: a trial that crashes twice and passes then is done with three attempts",
+          "[faults][requirement]") {
+  const DisturbedSweep sweep(Changes{{"crash = 100", "crash = 2"}});
+  check_unharmed(sweep, sweep.run({.behaviour = "crash_first=2 crash_name=lr=0.0032"}));
+  CHECK(sweep.count("results WHERE attempts = 3 AND lr = 3.2e-3 AND state = 'complete'") == 5);
+  CHECK(sweep.count("attempt WHERE failure = 0") == 10);
+  CHECK(sweep.count("attempt") == 35);
+}
+
+TEST_CASE("requirement 4: the user's error is not tried again", "[faults][requirement]") {
+  const DisturbedSweep sweep(Changes{{"crash = 100", "crash = 100\nstop_after = \"never\""}});
+  const auto ended = sweep.run({.behaviour = "fail_name=wd=0.1"});
+  CHECK(ended.code == 1);
+  check_invariants(sweep);
+  CHECK(sweep.count("attempt WHERE failure = 5") > 0);
+  CHECK(sweep.count("attempt") == 25);
+}
+
+TEST_CASE("requirement 4: run again trains exactly the cells that failed", "[faults][requirement]") {
+  const DisturbedSweep sweep(Changes{{"crash = 100", "crash = 0\nstop_after = \"never\""}});
+  // wd 0.1 and 0.14, at three LRs: six cells.
+  const auto ended = sweep.run({.behaviour = "fail_name=lr=0.0016_wd=0.1,lr=0.0032_wd=0.1,lr=0.0064_wd=0.1"});
+  CHECK(ended.code == 1);
+  const auto failed = sweep.numbers("SELECT id FROM trial WHERE state = 4 ORDER BY id");
+  CHECK(failed.size() == 6);
+  check_finishes(sweep);
+  CHECK(sweep.numbers("SELECT trial_id FROM attempt WHERE number > 1 ORDER BY trial_id") == failed);
+}
+
+TEST_CASE("requirement 15: a loss that is no number, or beyond all bounds, is a divergence at its step",
+          "[faults][F13][requirement]") {
+  const std::string odd = GENERATE("nan", "inf", "-inf", "1e308", "-1e308", "5e-324");
+  CAPTURE(odd);
+  const DisturbedSweep sweep;
+  const auto ended = sweep.run({.behaviour = "odd_name=lr=0.0032 odd=" + odd});
+  INFO(ended.err);
+  check_invariants(sweep);
+  CHECK(sweep.count("trial WHERE state = 3 AND diverged_step BETWEEN 1 AND 20 AND loss IS NULL") == 5);
+  CHECK(sweep.count("trial WHERE state = 2") == 20);
+  CHECK(sweep.count("attempt") == 25);
+  const auto rows = nlohmann::json::parse(sweep.command({"results", "five.db", "--json"}).out);
+  int num_diverged = 0;
+  for (const auto& row : rows) {
+    if (row.at("lr").get<double>() != 3.2e-3) continue;
+    CHECK(row.at("state") == "diverged");
+    CHECK(row.at("loss").is_null());
+    ++num_diverged;
+  }
+  CHECK(num_diverged == 5);
+  const auto best = nlohmann::json::parse(sweep.command({"best", "five.db", "--json"}).out);
+  REQUIRE(best.size() == 1);
+  CHECK(best.at(0).at("lr").get<double>() != 3.2e-3);
+  CHECK(sweep.command({"results", "five.db", "--format", "csv"}).out.find("nan") == std::string::npos);
+}

@@ -1,0 +1,236 @@
+#include "tests/support/invariants.h"
+
+#include <unistd.h>
+
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <thread>
+
+#include <SQLiteCpp/SQLiteCpp.h>
+#include <fmt/format.h>
+
+#include "db/query.h"
+#include "db/sqlite.h"
+#include "tests/support/catch.h"
+
+namespace test {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kMark = "TUNEONCE_TEST_ID";
+
+double soak() {
+  const char* text = std::getenv("TUNEONCE_SOAK");
+  return text ? std::strtod(text, nullptr) : 0;
+}
+
+std::uint64_t choose_seed() {
+  if (const char* text = std::getenv("TUNEONCE_SEED")) return std::strtoull(text, nullptr, 10);
+  return soak() > 0 ? std::random_device{}() : 20261125;
+}
+
+std::string replaced(std::string text, const Changes& changes) {
+  for (const auto& [from, to] : changes) {
+    const auto at = text.find(from);
+    REQUIRE(at != std::string::npos);
+    text.replace(at, from.size(), to);
+  }
+  return text;
+}
+
+constexpr const char* kStudy = R"(
+schema = 1
+name = "five"
+seed = 1
+[data]
+source = "teacher"
+[model]
+width = 64
+depth = 2
+head_size = 16
+context = 32
+[train]
+steps = 20
+batch = 4
+[space]
+lr = { values = [8e-4, 1.6e-3, 3.2e-3, 6.4e-3, 1.28e-2] }
+wd = { values = [0.05, 0.07, 0.1, 0.14, 0.2] }
+[search]
+method = "grid"
+extensions = 0
+early_stopping = false
+[retry]
+crash = 100
+)";
+
+/// How every trial that has ended ended, and by which attempt.
+std::map<std::int64_t, std::string> endings(const fs::path& database) {
+  std::map<std::int64_t, std::string> rows;
+  const auto table = db::run_query(database, R"(
+    SELECT trial.id, printf('%d %.17g %d %d', trial.state, trial.loss, trial.steps, attempt.number)
+    FROM trial JOIN attempt ON attempt.trial_id = trial.id AND attempt.state = trial.state
+    WHERE trial.state IN (2, 3))");
+  for (const auto& row : table.rows) rows[std::get<std::int64_t>(row[0])] = std::get<std::string>(row[1]);
+  return rows;
+}
+
+}  // namespace
+
+int times(int ci, int soak_count) {
+  const double share = soak();
+  return share > 0 ? std::max(ci, static_cast<int>(share * soak_count)) : ci;
+}
+
+Random::Random(const std::string& test) {
+  const auto seed = choose_seed();
+  std::printf("%s: TUNEONCE_SEED=%llu\n", test.c_str(), static_cast<unsigned long long>(seed));
+  std::fflush(stdout);
+  generator_.seed(seed);
+}
+
+std::int64_t Random::between(std::int64_t low, std::int64_t high) {
+  return std::uniform_int_distribution<std::int64_t>(low, high)(generator_);
+}
+
+void Random::pause(int low_ms, int high_ms) {
+  std::this_thread::sleep_for(std::chrono::milliseconds(between(low_ms, high_ms)));
+}
+
+DisturbedSweep::DisturbedSweep(const Changes& changes, const fs::path& database)
+    : mark_(folder_.path().filename()), database_(database) {
+  std::ofstream(folder_ / "five.toml") << replaced(kStudy, changes);
+}
+
+fs::path DisturbedSweep::database() const {
+  return database_.is_absolute() ? database_ : folder_.path() / database_;
+}
+
+std::unique_ptr<Command> DisturbedSweep::start(const RunSetup& setup) const {
+  std::vector<std::string> arguments = {"run",
+                                        "five.toml",
+                                        "--db",
+                                        database_.string(),
+                                        "-j",
+                                        std::to_string(setup.workers),
+                                        "--checkpoint-every",
+                                        "0.001"};
+  arguments.insert(arguments.end(), setup.more.begin(), setup.more.end());
+  auto environment = setup.environment;
+  environment[kMark] = mark_;
+  environment["TUNEONCE_FAKE"] = setup.behaviour + " dir=" + folder_.path().string();
+  if (!setup.fault.empty()) {
+    environment["LD_PRELOAD"] = TUNEONCE_FAULT_SHIM;
+    environment["TUNEONCE_FAULT"] = setup.fault;
+  }
+  return std::make_unique<Command>(folder_.path(), arguments, environment);
+}
+
+Ended DisturbedSweep::command(const std::vector<std::string>& arguments) const {
+  return tuneonce(folder_.path(), arguments, {{kMark, mark_}});
+}
+
+bool DisturbedSweep::said(const std::string& text) const {
+  for (const auto& entry : fs::directory_iterator(folder_.path()))
+    if (entry.path().filename().string().starts_with("err-") &&
+        read_text(entry.path()).find(text) != std::string::npos)
+      return true;
+  return false;
+}
+
+std::vector<std::int64_t> DisturbedSweep::numbers(const std::string& sql) const {
+  std::vector<std::int64_t> values;
+  try {
+    for (const auto& row : db::run_query(database(), sql).rows)
+      values.push_back(std::get<std::int64_t>(row.at(0)));
+  } catch (const db::StoreError& error) {
+    // The run has not made it yet, or is making it; SQL that is wrong would fail for ever.
+    if (error.trouble == db::Trouble::query) throw;
+  }
+  return values;
+}
+
+std::int64_t DisturbedSweep::count(const std::string& what) const {
+  const auto values = numbers("SELECT count(*) FROM " + what);
+  return values.empty() ? 0 : values.front();
+}
+
+std::string DisturbedSweep::table() const { return results(folder_.path(), database().string()); }
+
+void DisturbedSweep::acknowledge() {
+  try {
+    for (auto& [trial, ending] : endings(database())) acknowledged_.try_emplace(trial, ending);
+  } catch (const db::StoreError&) {
+    // There is no database yet.
+  }
+}
+
+std::vector<pid_t> DisturbedSweep::processes() const {
+  const std::string wanted = std::string(kMark) + '=' + mark_;
+  std::vector<pid_t> pids;
+  std::error_code error;
+  for (fs::directory_iterator entry("/proc", error), end; entry != end; entry.increment(error)) {
+    const auto name = entry->path().filename().string();
+    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+    if (('\0' + read_text(entry->path() / "environ")).find('\0' + wanted + '\0') != std::string::npos)
+      pids.push_back(static_cast<pid_t>(std::stol(name)));
+  }
+  return pids;
+}
+
+void DisturbedSweep::kill_all() const {
+  for (const auto pid : processes()) ::kill(pid, SIGKILL);
+}
+
+const std::string& undisturbed_table() {
+  static const std::string table = [] {
+    const DisturbedSweep sweep;
+    const auto ended = sweep.run();
+    INFO(ended.err);
+    REQUIRE(ended.code == 0);
+    REQUIRE(sweep.count("trial WHERE state = 2") == 25);
+    return sweep.table();
+  }();
+  return table;
+}
+
+void check_invariants(const DisturbedSweep& sweep, bool killed) {
+  std::vector<pid_t> left;
+  const bool gone = eventually([&] { return (left = sweep.processes()).empty(); }, 5);
+  CAPTURE(left);
+  CHECK(gone);  // I5
+  if (!fs::exists(sweep.database())) {
+    CHECK(sweep.acknowledged_.empty());
+    return;
+  }
+  {
+    SQLite::Database database(sweep.database().string(), SQLite::OPEN_READONLY);
+    CHECK(database.execAndGet("PRAGMA integrity_check").getString() == "ok");  // I1
+    SQLite::Statement foreign_keys(database, "PRAGMA foreign_key_check");
+    CHECK_FALSE(foreign_keys.executeStep());
+  }
+  const auto now = endings(sweep.database());
+  for (const auto& [trial, ending] : sweep.acknowledged_) {  // I2
+    CAPTURE(trial, ending);
+    REQUIRE(now.contains(trial));
+    CHECK(now.at(trial) == ending);
+  }
+  CHECK(sweep.count("(SELECT trial_id FROM attempt WHERE state IN (2, 3) GROUP BY 1 HAVING count(*) > 1)") ==
+        0);  // I3
+  CHECK(sweep.count("trial WHERE state IN (2, 3)") == static_cast<std::int64_t>(now.size()));
+  if (!killed)
+    CHECK(sweep.count("trial WHERE state = 1") + sweep.count("attempt WHERE state = 1") == 0);  // I4
+}
+
+void check_finishes(const DisturbedSweep& sweep) {
+  const auto ended = sweep.run();
+  INFO(ended.err);
+  CHECK(ended.code == 0);
+  check_invariants(sweep);
+  CHECK(sweep.table() == undisturbed_table());
+}
+
+}  // namespace test
