@@ -65,6 +65,9 @@ extensions = 0
 early_stopping = false
 [retry]
 crash = 100
+backoff = "10ms"
+[disk]
+keep_free = "1B"
 )";
 
 /// How every trial that has ended ended, and by which attempt.
