@@ -31,7 +31,8 @@ namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
 std::string mark_of(const fs::path& database) {
-  return fmt::format("{:016x}:", sweeps::derived_seed(0, fs::weakly_canonical(database).string()));
+  // Absolute first: weakly_canonical() leaves a relative name that is not there yet as it is, the same in any folder.
+  return fmt::format("{:016x}:", sweeps::derived_seed(0, fs::weakly_canonical(fs::absolute(database)).string()));
 }
 
 std::string read_whole(const fs::path& file) {
