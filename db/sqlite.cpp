@@ -185,8 +185,16 @@ std::unique_ptr<SQLite::Database> open_reader(const fs::path& file) {
     uri += "?mode=ro";
     // Reading a WAL database makes side files. Where none can be made and none is left to be read, the file
     // is all there is.
-    if (::access(folder_of(file).c_str(), W_OK) != 0 && !fs::exists(file.string() + "-wal"))
-      uri += "&immutable=1";
+    const fs::path wal = file.string() + "-wal";
+    if (::access(folder_of(file).c_str(), W_OK) != 0) {
+      if (!fs::exists(wal))
+        uri += "&immutable=1";
+      else if (!fs::exists(file.string() + "-shm"))
+        throw StoreError(Trouble::environment,
+                         fmt::format("{}: its last rows are in {}, which cannot be read where nothing can be "
+                                     "written; copy both files to another folder",
+                                     file.string(), wal.filename().string()));
+    }
     auto database = std::make_unique<SQLite::Database>(uri, SQLite::OPEN_READONLY | SQLite::OPEN_URI);
     configure(*database);
     return database;
