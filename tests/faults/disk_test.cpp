@@ -178,7 +178,6 @@ TEST_CASE("requirement 14: results read the same while a run is on, after it die
   SKIP_UNLESS_MOUNTED(disk);
   for (const std::string suffix : {"", "-wal"})
     fs::copy_file(sweep.file("five.db" + suffix), disk / ("five.db" + suffix));
-  const auto killed = sweep.command({"results", "five.db", "--format", "csv"}).out;
   check_finishes(sweep);
   const auto whole = sweep.command({"results", "five.db", "--format", "csv"}).out;
   fs::copy_file(sweep.file("five.db"), disk / "whole.db");
@@ -186,5 +185,8 @@ TEST_CASE("requirement 14: results read the same while a run is on, after it die
   const auto read_only = sweep.command({"results", (disk / "whole.db").string(), "--format", "csv"});
   INFO(read_only.err);
   CHECK(read_only.out == whole);
-  CHECK(sweep.command({"results", (disk / "five.db").string(), "--format", "csv"}).out == killed);
+  // Rows that only the log holds cannot be read there: no answer is better than one without them.
+  const auto without_log = sweep.command({"results", (disk / "five.db").string()});
+  CHECK(without_log.code == 6);
+  CHECK_THAT(without_log.err, ContainsSubstring("five.db-wal"));
 }

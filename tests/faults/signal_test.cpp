@@ -70,6 +70,7 @@ TEST_CASE("SIGPIPE is ignored", "[faults][F19]") {
   Random random("F19 pipe");
   DisturbedSweep sweep;
   const auto run = sweep.start({.behaviour = "sleep_ms=100"});
+  REQUIRE(eventually([&] { return sweep.said("data: "); }));
   for (int i = 0, n = test::times(10, 100); i < n && !run->has_ended(); ++i) {
     run->signal(SIGPIPE);
     random.pause(5, 60);
@@ -84,6 +85,7 @@ TEST_CASE("a run that is suspended and goes on loses nothing", "[faults][F19]") 
   Random random("F19 suspend");
   DisturbedSweep sweep;
   const auto run = sweep.start({.behaviour = "sleep_ms=100"});
+  REQUIRE(eventually([&] { return sweep.said("data: "); }));
   for (int i = 0, n = test::times(10, 100); i < n && !run->has_ended(); ++i) {
     random.pause(5, 60);
     run->signal(SIGTSTP);

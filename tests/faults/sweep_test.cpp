@@ -97,3 +97,17 @@ TEST_CASE("requirement 13: the results table is the same at 1, 2 and 8 workers, 
     CHECK(sweep.count("attempt WHERE device IS NULL OR worker_build IS NULL OR host IS NULL") == 0);
   }
 }
+
+TEST_CASE("runs in different folders whose databases have the same name do not touch each other",
+          "[faults]") {
+  const DisturbedSweep one, other;
+  const auto run = one.start({.behaviour = "sleep_ms=100"});
+  for (int i = 0; i < 3; ++i) {
+    const auto ended = other.run({.behaviour = "sleep_ms=10"});
+    CHECK(ended.err.find("left behind") == std::string::npos);
+    std::filesystem::remove(other.database());
+  }
+  CHECK(run->wait().code == 0);
+  check_invariants(one);
+  CHECK(one.count("attempt") == 25);
+}

@@ -113,14 +113,9 @@ fs::path DisturbedSweep::database() const {
 }
 
 std::unique_ptr<Command> DisturbedSweep::start(const RunSetup& setup) const {
-  std::vector<std::string> arguments = {"run",
-                                        "five.toml",
-                                        "--db",
-                                        database_.string(),
-                                        "-j",
-                                        std::to_string(setup.workers),
-                                        "--checkpoint-every",
+  std::vector<std::string> arguments = {"run",  "five.toml", "--db", database_.string(), "--checkpoint-every",
                                         "0.001"};
+  if (setup.workers > 0) arguments.insert(arguments.end(), {"-j", std::to_string(setup.workers)});
   arguments.insert(arguments.end(), setup.more.begin(), setup.more.end());
   auto environment = setup.environment;
   environment[kMark] = mark_;

@@ -37,7 +37,7 @@ class Random {
 struct RunSetup {
   std::string behaviour = {};  // of the fake worker, see there; dir is added
   std::string fault = {};      // words for the shim, see tests/support/fault_shim.cpp; empty: it is left out
-  int workers = 2;
+  int workers = 2;             // 0: as the program chooses
   std::vector<std::string> more = {};  // arguments
   Command::Environment environment = {};
 };

@@ -1,0 +1,202 @@
+// Devices that are shared, run out of memory or go; processes, memory and disk that workers take.
+#include <signal.h>
+
+#include <algorithm>
+#include <fstream>
+#include <set>
+
+#include <fmt/format.h>
+
+#include "db/query.h"
+#include "tests/support/catch.h"
+#include "tests/support/invariants.h"
+
+using test::Changes;
+using test::check_finishes;
+using test::check_invariants;
+using test::DisturbedSweep;
+using test::eventually;
+using test::Random;
+namespace fs = std::filesystem;
+
+namespace {
+
+/// Four GPUs of 24 GiB, 1 GiB of each in use; what else the variable says stands in `file`.
+test::Command::Environment gpus(const fs::path& file = {}) {
+  test::Command::Environment variables = {{"LD_LIBRARY_PATH", TUNEONCE_FAKE_NVML_FOLDER}};
+  if (!file.empty()) variables["TUNEONCE_FAKE_NVML"] = file.string();
+  return variables;
+}
+
+std::set<std::string> texts(const DisturbedSweep& sweep, const std::string& sql) {
+  std::set<std::string> values;
+  for (const auto& row : db::run_query(sweep.database(), sql).rows)
+    values.insert(std::get<std::string>(row.at(0)));
+  return values;
+}
+
+/// Most attempts that were under way on one device at once.
+std::int64_t most_at_once(const DisturbedSweep& sweep) {
+  return sweep
+      .numbers(
+          "SELECT max(n) FROM (SELECT count(*) AS n FROM attempt AS a JOIN attempt AS b ON "
+          "b.device_uuid = a.device_uuid AND b.started <= a.started AND b.ended > a.started GROUP BY "
+          "a.trial_id, a.number)")
+      .at(0);
+}
+
+}  // namespace
+
+TEST_CASE("requirement 8: of four GPUs those that were asked for are used, one trial at a time, and noted",
+          "[faults][requirement]") {
+  const DisturbedSweep sweep;
+  const auto ended =
+      sweep.run({.behaviour = "sleep_ms=20", .workers = 0, .more = {"--gpus", "0,2"}, .environment = gpus()});
+  INFO(ended.err);
+  CHECK(ended.code == 0);
+  check_invariants(sweep);
+  CHECK(sweep.table() == test::undisturbed_table());
+  CHECK(sweep.count("attempt") == 25);
+  CHECK(texts(sweep, "SELECT device_uuid FROM attempt") == std::set<std::string>{"GPU-fake-0", "GPU-fake-2"});
+  CHECK(most_at_once(sweep) == 1);
+}
+
+TEST_CASE("requirement 9: several trials share a GPU by share or by memory, GPU by GPU",
+          "[faults][requirement]") {
+  const auto [lines, most] = GENERATE(table<const char*, int>(
+      {{"device_share = 0.3", 3}, {"memory = \"6GiB\"\nworkers_per_device = \"auto\"", 4}}));
+  CAPTURE(lines);
+  const DisturbedSweep sweep(Changes{{"[retry]", std::string("[resources]\n") + lines + "\n[retry]"}});
+  const auto ended = sweep.run(
+      {.behaviour = "sleep_ms=200", .workers = 0, .more = {"--gpus", "1,3"}, .environment = gpus()});
+  INFO(ended.err);
+  CHECK(ended.code == 0);
+  check_invariants(sweep);
+  CHECK(sweep.count("attempt") == 25);
+  CHECK(texts(sweep, "SELECT device_uuid FROM attempt") == std::set<std::string>{"GPU-fake-1", "GPU-fake-3"});
+  CHECK(most_at_once(sweep) <= most);
+  CHECK(most_at_once(sweep) > 1);
+}
+
+TEST_CASE(
+    "requirement 10: three cells that run out of GPU memory are tried once more, alone, the others finish",
+    "[faults][F12][requirement]") {
+  const DisturbedSweep sweep(Changes{{"[retry]", "[resources]\nworkers_per_device = 2\n[retry]"}});
+  const auto ended = sweep.run({.behaviour = "sleep_ms=40 oom_name=lr=0.0032_wd=0.07,lr=0.0064_wd=0.07,"
+                                             "lr=0.0128_wd=0.07 oom_times=2",
+                                .workers = 0,
+                                .more = {"--gpus", "0,2"},
+                                .environment = gpus()});
+  INFO(ended.err);
+  CHECK(ended.code == 1);
+  check_invariants(sweep);
+  CHECK(sweep.count("trial WHERE state = 2") == 22);
+  CHECK(sweep.count("trial WHERE state = 4") == 3);
+  CHECK(sweep.count("attempt WHERE failure = 1") == 6);
+  CHECK(sweep.count(
+            "attempt AS a JOIN attempt AS b ON b.device_uuid = a.device_uuid AND b.trial_id != a.trial_id "
+            "AND b.started < a.ended AND b.ended > a.started WHERE a.number = 2") == 0);
+  for (const auto& name : texts(sweep, "SELECT name FROM trial WHERE state = 4"))
+    CHECK_THAT(ended.err, ContainsSubstring(name + "\" failed: oom_gpu"));
+  check_finishes(sweep);
+}
+
+TEST_CASE("requirement 10: a worker that takes more of the host's memory than it may is told from a crash",
+          "[faults][requirement]") {
+  const DisturbedSweep sweep(
+      Changes{{"[retry]", "[resources]\nmemory = \"64MiB\"\n[retry]\noom_host = 0\nstop_after = \"never\""}});
+  const auto ended =
+      sweep.run({.behaviour = "eat_mib=400 eat_name=lr=0.0032_wd=0.07 sleep_ms=1500", .workers = 25});
+  INFO(ended.err);
+  CHECK(ended.code == 1);
+  check_invariants(sweep);
+  CHECK(sweep.count("trial WHERE state = 4") == 1);
+  CHECK(sweep.count("attempt WHERE failure = 2") == 1);
+  CHECK(sweep.count("attempt WHERE failure IS NOT NULL") == 1);
+}
+
+TEST_CASE(
+    "a GPU that is lost while a run is on costs its trials an attempt and is left out, the other goes on",
+    "[faults][F12]") {
+  const DisturbedSweep sweep;
+  const auto write = [&](const std::string& state) {
+    std::ofstream(sweep.file("gpus.new")) << "GPU-a Fake 24576 1024\nGPU-b Fake 24576 1024 " + state + "\n";
+    fs::rename(sweep.file("gpus.new"), sweep.file("gpus"));
+  };
+  write("ok");
+  const auto run =
+      sweep.start({.behaviour = "sleep_ms=200", .workers = 0, .environment = gpus(sweep.file("gpus"))});
+  REQUIRE(eventually([&] { return sweep.num_ended() >= 4; }));
+  write("lost");
+  // Its worker dies with it, as CUDA's do; each time one is started there.
+  std::int64_t killed = 0;
+  while (!run->has_ended() && killed < 2) {
+    const auto pids =
+        sweep.numbers("SELECT worker_pid FROM attempt WHERE state = 1 AND device_uuid = 'GPU-b'");
+    if (pids.empty() || ::kill(static_cast<pid_t>(pids[0]), SIGKILL) != 0) continue;
+    ++killed;
+    CHECK(eventually([&] { return sweep.count("attempt WHERE failure = 7") == killed || run->has_ended(); }));
+  }
+  const auto ended = run->wait();
+  INFO(ended.err);
+  CHECK(ended.code == 0);
+  check_invariants(sweep);
+  CHECK(sweep.table() == test::undisturbed_table());
+  CHECK(sweep.count("attempt WHERE failure = 7 AND device_uuid = 'GPU-b'") == killed);
+  CHECK(sweep.count("attempt WHERE failure IS NOT NULL AND failure != 7") == 0);
+  CHECK_THAT(ended.err, ContainsSubstring("GPU-b"));
+}
+
+TEST_CASE("requirement 11: no descendant of a worker outlives Ctrl-C, the end or kill -9 of the orchestrator",
+          "[faults][requirement]") {
+  const int number = GENERATE(0, SIGINT, SIGKILL);
+  CAPTURE(number);
+  const DisturbedSweep sweep;
+  const auto run = sweep.start({.behaviour = fmt::format("children=3 sleep_ms={}", number ? 60000 : 0)});
+  if (number) {
+    REQUIRE(eventually([&] { return sweep.count("attempt WHERE state = 1") == 2; }));
+    CHECK(sweep.processes().size() >= 9);  // two workers, their six children, the orchestrator
+    run->signal(number);
+  }
+  run->wait();
+  const auto children = test::read_text(sweep.file("children"));
+  CHECK(std::count(children.begin(), children.end(), '\n') >= 6);
+  check_invariants(sweep, number == SIGKILL);
+}
+
+TEST_CASE("requirement 12: logs stay under their bound while workers print without end",
+          "[faults][requirement]") {
+  const DisturbedSweep sweep(Changes{{"[disk]", "[disk]\nlog = \"1MiB\""}});
+  const auto ended = sweep.run({.behaviour = "print_mib=5"});
+  INFO(ended.err);
+  CHECK(ended.code == 0);
+  check_invariants(sweep);
+  CHECK(sweep.table() == test::undisturbed_table());
+  std::map<std::string, std::uintmax_t> sizes;
+  for (const auto& entry : fs::directory_iterator(sweep.file("five.db.d") / "logs"))
+    sizes[entry.path().filename().string().substr(0, 10)] += entry.file_size();
+  CHECK(sizes.size() == 25);
+  for (const auto& [trial, size] : sizes) {
+    CAPTURE(trial);
+    CHECK(size > 300'000);
+    CHECK(size <= (1 << 20) + 65536);
+  }
+}
+
+TEST_CASE("requirement 12: a sweep of a thousand trials prints fifty lines at most",
+          "[faults][requirement][slow]") {
+  const DisturbedSweep sweep(Changes{
+      {"lr = { values = [8e-4, 1.6e-3, 3.2e-3, 6.4e-3, 1.28e-2] }",
+       "lr = { min = 8e-4, max = 1.28e-2, count = 40 }"},
+      {"wd = { values = [0.05, 0.07, 0.1, 0.14, 0.2] }", "wd = { min = 0.05, max = 0.2, count = 25 }"},
+      {"extensions = 0", "extensions = 0\nmax_trials = 1000"}});
+  const auto ended = sweep.run();
+  INFO(ended.err);
+  CHECK(ended.code == 0);
+  CHECK(sweep.count("attempt") == 1000);
+  CHECK(sweep.count("trial WHERE state = 2") == 1000);
+  CHECK(std::count(ended.out.begin(), ended.out.end(), '\n') +
+            std::count(ended.err.begin(), ended.err.end(), '\n') <=
+        50);
+  check_invariants(sweep);
+}
