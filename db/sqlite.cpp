@@ -13,6 +13,8 @@
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 
+#include "db/health.h"
+
 namespace db {
 namespace {
 
@@ -20,6 +22,7 @@ namespace fs = std::filesystem;
 
 constexpr int kBusyMilliseconds = 10'000;
 constexpr std::size_t kHeaderBytes = 100;
+constexpr std::int32_t kLastPlausibleVersion = 9999;
 constexpr std::string_view kMagic{"SQLite format 3\0", 16};
 
 std::int32_t big_endian(const char* bytes) {
@@ -64,6 +67,25 @@ void back_up(SQLite::Database& database, const fs::path& copy) {
   sync_path(folder_of(copy));
 }
 
+/// Text of our schema in its first pages: a database of ours whose header is damaged.
+bool mentions_our_tables(const fs::path& file) {
+  constexpr std::size_t kLook = 1u << 20;
+  std::string text(kLook, 0);
+  std::ifstream stream(file, std::ios::binary);
+  stream.read(text.data(), static_cast<std::streamsize>(text.size()));
+  text.resize(static_cast<std::size_t>(stream.gcount()));
+  return text.find("CREATE TABLE curve_chunk") != text.npos && text.find("CREATE TABLE trial") != text.npos;
+}
+
+[[noreturn]] void refuse_foreign(const fs::path& file, const std::string& what) {
+  if (mentions_our_tables(file))
+    throw StoreError(Trouble::corrupt,
+                     fmt::format("{}: its header is damaged; it was left as it is: restore a copy, or save what can be "
+                                 "read with {}",
+                                 file.string(), recover_command(file)));
+  throw StoreError(Trouble::foreign, fmt::format("{}: {}; choose another file with --db", file.string(), what));
+}
+
 Trouble trouble_of(int code) {
   switch (code & 0xff) {
     case SQLITE_CORRUPT: return Trouble::corrupt;
@@ -77,7 +99,7 @@ Trouble trouble_of(int code) {
   }
 }
 
-std::string advice(int code) {
+std::string advice(int code, const fs::path& file) {
   switch (code & 0xff) {
     case SQLITE_FULL: return "; the disk is full: free some space and run the same command again";
     case SQLITE_IOERR: return "; reading or writing failed: is the disk full or the file too large?";
@@ -86,7 +108,8 @@ std::string advice(int code) {
     case SQLITE_BUSY: return "; another program holds a lock on it";
     case SQLITE_NOTADB:
     case SQLITE_CORRUPT:
-      return "; it is damaged and was left as it is: restore a copy, or try `sqlite3 FILE .recover`";
+      return fmt::format("; it is damaged and was left as it is: restore a copy, or save what can be read with {}",
+                         recover_command(file));
     default: return "";
   }
 }
@@ -108,14 +131,10 @@ bool is_our_database(const fs::path& file) {
   if (stream.gcount() == 0) return false;
   if (static_cast<std::size_t>(stream.gcount()) < header.size() ||
       std::string_view(header.data(), kMagic.size()) != kMagic)
-    throw StoreError(
-        Trouble::foreign,
-        fmt::format("{}: is not an SQLite database; choose another file with --db", file.string()));
-  if (big_endian(header.data() + 68) != kApplicationId)
-    throw StoreError(
-        Trouble::foreign,
-        fmt::format("{}: is a database of another program; choose another file with --db", file.string()));
+    refuse_foreign(file, "is not an SQLite database");
+  if (big_endian(header.data() + 68) != kApplicationId) refuse_foreign(file, "is a database of another program");
   const auto version = big_endian(header.data() + 60);
+  if (version < 1 || version > kLastPlausibleVersion) refuse_foreign(file, fmt::format("has no schema {}", version));
   if (version > kSchemaVersion)
     throw StoreError(Trouble::newer,
                      fmt::format("{}: has schema {}, this tuneonce ({}) knows up to {}; use a newer "
@@ -179,10 +198,7 @@ std::unique_ptr<SQLite::Database> open_reader(const fs::path& file) {
   if (!is_our_database(file))
     throw StoreError(Trouble::environment, fmt::format("{}: there is no such database", file.string()));
   return guarded(file, [&] {
-    std::string uri = "file:";
-    for (const char c : fs::absolute(file).string())
-      uri += std::strchr("%?#", c) ? fmt::format("%{:02x}", c) : std::string(1, c);
-    uri += "?mode=ro";
+    auto uri = read_only_uri(file);
     // Reading a WAL database makes side files. Where none can be made and none is left to be read, the file
     // is all there is.
     const fs::path wal = file.string() + "-wal";
@@ -206,7 +222,7 @@ void rethrow_as_store_error(const fs::path& file) {
     throw;
   } catch (const SQLite::Exception& error) {
     throw StoreError(trouble_of(error.getErrorCode()),
-                     fmt::format("{}: {}{}", file.string(), error.what(), advice(error.getErrorCode())));
+                     fmt::format("{}: {}{}", file.string(), error.what(), advice(error.getErrorCode(), file)));
   } catch (const fs::filesystem_error& error) {
     throw StoreError(Trouble::environment, fmt::format("{}: {}", file.string(), error.code().message()));
   }

@@ -10,6 +10,7 @@
 
 #include <fmt/format.h>
 
+#include "db/health.h"
 #include "db/sqlite.h"
 #include "db/statements.h"
 
@@ -56,30 +57,38 @@ std::string json_array(const std::vector<Number>& numbers) {
   return text;
 }
 
-void check_sound(SQLite::Database& database, const std::filesystem::path& file) {
-  SQLite::Statement check(database, "PRAGMA quick_check(1)");
-  check.executeStep();
-  const std::string answer = check.getColumn(0).getString();
-  if (answer != "ok")
-    throw StoreError(Trouble::corrupt,
-                     fmt::format("{}: is damaged ({}) and was left as it is: restore a copy, or try "
-                                 "`sqlite3 {} .recover`",
-                                 file.string(), answer, file.string()));
+/// Pages of the log after which its rows are copied into the file.
+constexpr int kMaxLogPages = 1000;
+
+/// After a failed fsync the kernel may have dropped the pages and say next time that all is well: closing touches
+/// nothing, and what the log holds is sorted out by whoever opens the file next.
+void keep_log(SQLite::Database& database) {
+  sqlite3_db_config(database.getHandle(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
+}
+
+int note_log_pages(void* pages, sqlite3*, const char*, int count) {
+  *static_cast<int*>(pages) = count;
+  return SQLITE_OK;
 }
 
 }  // namespace
 
 Store::Store(const std::filesystem::path& file, SpecCodec codec, std::unique_ptr<SQLite::Database> database)
     : Reader(file, std::move(codec), std::move(database)),
-      statements_(std::make_unique<Statements>(*database_)) {}
+      log_pages_(std::make_unique<int>(0)),
+      statements_(std::make_unique<Statements>(*database_)) {
+  sqlite3_wal_hook(database_->getHandle(), note_log_pages, log_pages_.get());
+}
 Store::Store(Store&&) noexcept = default;
 Store::~Store() = default;
 
 Store Store::open(const std::filesystem::path& file, SpecCodec codec, Synchronous synchronous) {
-  if (!is_our_database(file)) create_database(file);
-  Store store(file, std::move(codec), open_writer(file));
-  guarded(file, [&] { check_sound(*store.database_, file); });
+  if (is_our_database(file))
+    check_sound(file);  // before anything opens it for writing
+  else
+    create_database(file);
   migrate_database(file);
+  Store store(file, std::move(codec), open_writer(file));
   store.take_over();
   if (synchronous == Synchronous::normal) store.database_->exec("PRAGMA synchronous = NORMAL");
   return store;
@@ -90,15 +99,33 @@ void Store::take_over() {
   guarded(file_, [&] {
     owner_.started = now_utc();
     SQLite::Transaction transaction(*database_, SQLite::TransactionBehavior::IMMEDIATE);
-    SQLite::Statement take(*database_, "UPDATE owner SET epoch = epoch + 1, pid = ?, host = ?, started = ? RETURNING epoch");
+    SQLite::Statement take(*database_,
+                           "UPDATE owner SET epoch = epoch + 1, pid = ?, host = ?, started = ? RETURNING epoch");
     SQLite::bind(take, ::getpid(), host_name(), owner_.started);
     take.executeStep();
     owner_.epoch = take.getColumn(0).getInt64();
     take.reset();
     reopen_lost();
     transaction.commit();
+    checkpoint();
   });
 }
+
+/// Copies the log into the file, which afterwards says that a log belongs to it: `log` is 0 in the file and 1 in the
+/// log's first page, so that a log that is lost (with the rows in it) is missed, and one that SQLite has copied
+/// itself - the file was closed, or another program opened it after a crash - is not.
+void Store::checkpoint() {
+  try {
+    database_->exec("UPDATE owner SET log = 0");
+    SQLite::Statement(*database_, "PRAGMA wal_checkpoint(PASSIVE)").executeStep();  // readers hold nobody up
+    database_->exec("UPDATE owner SET log = 1");
+  } catch (...) {
+    suspect_ = true;
+    keep_log(*database_);  // with `log` at 0 in the file
+    throw;
+  }
+}
+
 
 /// REQUIRES: a write transaction. The lock that the caller holds tells this only while nobody removes its file.
 void Store::check_owner() const {
@@ -133,6 +160,11 @@ void Store::write(const std::function<void()>& work) {
 
 void Store::begin() {
   if (in_transaction_) return;
+  if (suspect_)
+    throw StoreError(Trouble::environment,
+                     fmt::format("{}: reading or writing it has failed; it is not written to any more: run the same "
+                                 "command again, which checks it first",
+                                 file_.string()));
   statements_->use("BEGIN IMMEDIATE")->exec();
   in_transaction_ = true;
   began_ = std::chrono::steady_clock::now();
@@ -156,9 +188,14 @@ void Store::commit() {
   pending_chunks_.clear();
   pending_bytes_ = 0;
   pending_steps_.clear();
+  if (*log_pages_ >= kMaxLogPages) checkpoint();
 }
 
 void Store::roll_back() {
+  if ((sqlite3_errcode(database_->getHandle()) & 0xff) == SQLITE_IOERR) {
+    suspect_ = true;
+    keep_log(*database_);
+  }
   if (in_transaction_ && !sqlite3_get_autocommit(database_->getHandle())) database_->tryExec("ROLLBACK");
   in_transaction_ = false;
 }

@@ -55,7 +55,8 @@ enum class Synchronous { full, normal };
 /// The one writer of a results database. Every state that a method returns from is on the disk, unless group
 /// commit is asked for; curve points and steps are gathered and written with the next state or flush().
 /// REQUIRES: the caller holds the database's owner lock. Every method throws StoreError; Trouble::owned, with
-/// nothing written, when somebody opened the database for writing after us all the same.
+/// nothing written, when somebody opened the database for writing after us all the same. A sync or a write
+/// that failed is not tried again: every later call throws, and whoever opens the file anew has it checked.
 class Store : public Reader {
  public:
   /// Opens `file`, creates it, or migrates it from an older schema after a copy. Rows still `running` have no living owner and go back to waiting.
@@ -130,6 +131,7 @@ class Store : public Reader {
   void set_pruned(std::int64_t id, const sweeps::Censoring& why);
   void take_over();
   void check_owner() const;
+  void checkpoint();
   void reopen_lost();
   std::int64_t trial_id(const sweeps::TrialKey& key) const;
 
@@ -139,6 +141,8 @@ class Store : public Reader {
   };
   Owner owner_;
   std::optional<std::int64_t> run_id_;
+  std::unique_ptr<int> log_pages_;  // in the log (-wal); SQLite's hook holds its address
+  bool suspect_ = false;            // reading or writing has failed: nobody knows what the disk holds
 
   struct Chunk {
     std::int64_t trial_id, attempt;

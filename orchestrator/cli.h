@@ -11,7 +11,8 @@
 #include "orchestrator/csv_commands.h"
 #include "orchestrator/pipeline.h"
 
-/// The command line: one file of commands a chapter (cli_run, cli_read, cli_analysis, cli_check, cli_data).
+/// The command line: one file of commands a chapter (cli_run, cli_read, cli_analysis, cli_check, cli_data,
+/// cli_store).
 namespace orchestrator {
 
 /// What the command line says; one command uses a few of these.
@@ -22,7 +23,7 @@ struct Arguments {
   CheckOptions check;
   CsvFitOptions csv_fit;
   CsvDriftOptions csv_drift;
-  std::string study, database, charts, format = "table", sql, trial, report, corpus;
+  std::string study, database, charts, format = "table", sql, trial, report, corpus, out;
   double query_seconds = 30;
   bool json = false, no_measure = false, trend = false;
 
@@ -38,6 +39,7 @@ void add_read_commands(CLI::App& app, Arguments& arguments, Action& action);
 void add_analysis_commands(CLI::App& app, Arguments& arguments, Action& action);
 void add_check_commands(CLI::App& app, Arguments& arguments, Action& action);
 void add_data_commands(CLI::App& app, Arguments& arguments, Action& action);
+void add_store_commands(CLI::App& app, Arguments& arguments, Action& action);
 
 /// A command whose help ends with an example (what follows "tuneonce ").
 CLI::App* add_command(CLI::App& app, const std::string& name, const std::string& help, const std::string& example);

@@ -22,6 +22,8 @@ void add_run(CLI::App& app, Arguments& arguments, Action& action, const std::str
       ->add_option("--checkpoint-every", arguments.run.checkpoint_seconds,
                    "seconds between checkpoints of a trial")
       ->check(above_zero());
+  command->add_flag("--accept-change", arguments.run.accept_change,
+                    "go on with an edited study although finished trials no longer belong to it");
   command->callback([&] {
     action = [](const Arguments& a) {
       Console console(a.console);

@@ -9,8 +9,10 @@
 #include <fmt/format.h>
 #include <boost/asio/signal_set.hpp>
 
+#include "db/query.h"
 #include "db/sqlite.h"
 #include "db/store.h"
+#include "orchestrator/build_info.h"
 #include "orchestrator/nominal_plan.h"
 #include "orchestrator/output.h"
 #include "orchestrator/owner_lock.h"
@@ -67,6 +69,7 @@ class Run {
   awaitable<int> work();
   awaitable<void> inspect();
   void open_store();
+  void refuse_change(const db::StudyRow& before) const;
   awaitable<sweeps::Analysis> train_what_is_missing();
   int conclude(const sweeps::Analysis& analysis);
   SchedulerEvents events();
@@ -189,7 +192,9 @@ void Run::open_store() {
   guard_.emplace(database_);
   store_.emplace(db::Store::open(database_, spec_codec()));
   const auto before = store_->study();
+  if (before && !options_.accept_change) refuse_change(*before);
   study_id_ = store_->put_study(study_, options_.study_file);
+  store_->begin_run(study_id_, program_info(launcher_->program()));
   store_->record("run",
                  fmt::format("tuneonce {} started, pid {} on {}", TUNEONCE_VERSION, ::getpid(), host_name()));
   console_.message(fmt::format("database: {}", database_.string()));
@@ -208,6 +213,25 @@ void Run::open_store() {
   if (const int retried = store_->retry_failed(); retried > 0)
     console_.message(fmt::format("trying {} failed trials again", retried));
   progress_.emplace(console_, total_flops(nominal_plan(study_)));
+}
+
+/// Finished trials of the proxy must not silently stop being part of its sweep.
+void Run::refuse_change(const db::StudyRow& before) const {
+  const auto finished = std::get<std::int64_t>(
+      db::run_query(database_, "SELECT count(*) FROM results WHERE role IN ('scan', 'proxy') AND "
+                               "state IN ('complete', 'diverged')")
+          .rows.at(0).at(0));
+  if (finished == 0) return;
+  auto old = sweeps::parse_study(before.text, before.file);
+  old.data.fingerprint = before.fingerprint;
+  const auto changes = changes_of_meaning(old, study_);
+  if (changes.empty()) return;
+  std::string list;
+  for (const auto& change : changes) list += "\n  " + change;
+  throw ExitError(kUsage,
+                  fmt::format("{}: {} finished trials of the proxy would no longer belong to the study:{}\nundo this, name "
+                              "another database with --db, or train them anew with --accept-change",
+                              database_.string(), finished, list));
 }
 
 /// The pipeline: where do we stand, what is missing, train it; until nothing is.

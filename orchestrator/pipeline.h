@@ -17,6 +17,7 @@ struct RunOptions {
   std::optional<int> num_workers;
   std::optional<double> stall_seconds;
   std::optional<double> checkpoint_seconds;
+  bool accept_change = false;  // of the study, although finished trials no longer belong to it then
 };
 
 /// "<study name>.db" in the current folder.

@@ -1,8 +1,12 @@
 #include "orchestrator/study_changes.h"
 
+#include <algorithm>
+#include <array>
 #include <map>
 #include <set>
 #include <sstream>
+
+#include "sweeps/plan.h"
 
 namespace orchestrator {
 namespace {
@@ -43,6 +47,26 @@ std::vector<std::string> study_changes(std::string_view before, std::string_view
     if (had && has && old_values[name] == new_values[name]) continue;
     changes.push_back(name + ": " + (had ? old_values[name] : "-") + " -> " + (has ? new_values[name] : "-"));
   }
+  return changes;
+}
+
+std::vector<std::string> changes_of_meaning(const sweeps::Study& before, const sweeps::Study& after) {
+  // A trial at the same point: if its key is the same, so are all.
+  const auto key = [&](sweeps::Study study) {
+    study.search.method = sweeps::SearchMethod::list;
+    study.search.points = {{1e-3, 0.1}};
+    study.search.replicates = 1;
+    const bool scanned = !before.space.init_std.empty() && !after.space.init_std.empty();
+    return sweeps::trial_key(sweeps::plan_sweep(study, scanned ? 0.02 : study.base.init_std).front());
+  };
+  if (key(before) == key(after)) return {};
+  constexpr std::array kSections = {"seed", "data.", "model.", "train.", "transfer."};
+  std::vector<std::string> changes;
+  for (auto& change : study_changes(before.text, after.text))
+    if (std::any_of(kSections.begin(), kSections.end(), [&](const char* name) { return change.starts_with(name); }))
+      changes.push_back(std::move(change));
+  if (before.data.fingerprint != after.data.fingerprint)
+    changes.push_back("the data itself: " + before.data.fingerprint + " -> " + after.data.fingerprint);
   return changes;
 }
 
