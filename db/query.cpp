@@ -17,6 +17,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+/// Of one value: far above what we store, far below what a machine has.
+constexpr int kMaxValueBytes = 64 << 20;
+
 bool describes_only(std::string_view pragma) {
   static constexpr std::array kNames = {"table_info",   "table_xinfo",    "table_list",   "index_list",
                                         "index_info",   "index_xinfo",    "foreign_keys", "foreign_key_list",
@@ -92,6 +95,8 @@ Table run_query(const std::filesystem::path& file, const std::string& sql,
                 const std::vector<Value>& parameters, const QueryLimits& limits) {
   const auto database = open_reader(file);
   sqlite3_set_authorizer(database->getHandle(), authorise, nullptr);
+  sqlite3_limit(database->getHandle(), SQLITE_LIMIT_LENGTH, kMaxValueBytes);
+  sqlite3_limit(database->getHandle(), SQLITE_LIMIT_ATTACHED, 0);
   auto deadline = Clock::now() +
                   std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(limits.seconds));
   sqlite3_progress_handler(database->getHandle(), 10'000, past_deadline, &deadline);

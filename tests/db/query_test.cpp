@@ -84,3 +84,17 @@ TEST_CASE("a comment after the statement is no second statement", "[db][query]")
   CHECK(refusal(folder / "a.db", "SELECT 1; -- only one\n ; /* really */").empty());
   CHECK_THAT(refusal(folder / "a.db", "SELECT 1; SELECT 2"), ContainsSubstring("one statement"));
 }
+
+TEST_CASE("a query cannot fill the memory with one value, nor with rows", "[db][query]") {
+  const TemporaryFolder folder;
+  test::store_with(folder / "a.db", {});
+  CHECK_THAT(refusal(folder / "a.db", "SELECT zeroblob(1000000000)"), ContainsSubstring("too big"));
+  CHECK_THAT(refusal(folder / "a.db", "SELECT hex(zeroblob(60000000))"), ContainsSubstring("too big"));
+  try {
+    db::run_query(folder / "a.db", "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n", {},
+                  {.seconds = 30, .max_rows = 1000});
+    FAIL("no limit");
+  } catch (const db::StoreError& error) {
+    CHECK_THAT(error.what(), ContainsSubstring("more than 1000 rows"));
+  }
+}
