@@ -37,6 +37,7 @@ std::string_view name(ModelFamily family) {
   switch (family) {
     case ModelFamily::language_model: return "language_model";
     case ModelFamily::diffusion_model: return "diffusion_model";
+    case ModelFamily::command: return "command";
   }
   throw std::logic_error("name: unknown ModelFamily");
 }
@@ -71,7 +72,7 @@ void validate(const ModelShape& shape) {
   if (shape.width % shape.head_size != 0)
     throw std::invalid_argument("head_size " + text(shape.head_size) + " does not divide width " +
                                 text(shape.width));
-  if (shape.head_size % 2 != 0)
+  if (shape.head_size % 2 != 0 && shape.family != ModelFamily::command)
     throw std::invalid_argument("head_size must be even (rotary embedding turns pairs), found " +
                                 text(shape.head_size));
   if (!shape.is_moe()) {

@@ -7,7 +7,11 @@
 
 namespace models {
 
-enum class ModelFamily { language_model, diffusion_model };
+enum class ModelFamily {
+  language_model,
+  diffusion_model,
+  command,  // trained by the user's own program; counted and scaled as a language model
+};
 std::string_view name(ModelFamily family);
 
 /// Rows of the rule table: tensors that one rule treats alike. `models/README.md` shows the table.

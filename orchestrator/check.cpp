@@ -110,7 +110,7 @@ std::vector<Quantities> probe_all(const CheckOptions& options, const sweeps::Stu
   for (const auto i : order) questions.push_back(worker::Probe{specs[i], steps, layers});
 
   asio::io_context context{1};
-  ProcessLauncher launcher(context, find_worker_program());
+  ProcessLauncher launcher(context, find_worker_program(study.proxy.shape.family));
   Scheduler scheduler(context, launcher,
                       device_slots(study.resources, options.num_workers, visible_gpus(), usable_cores()), {},
                       {.message = [&](const std::string& text) { console.message(text); }});

@@ -119,7 +119,7 @@ Run::Run(const RunOptions& options, Console& console)
     throw ExitError(kEnvironment, *trouble);
   if (options.stall_seconds) scheduling.stall_seconds = *options.stall_seconds;
   if (options.checkpoint_seconds) scheduling.checkpoint_seconds = *options.checkpoint_seconds;
-  launcher_.emplace(context_, find_worker_program(), run_mark(database_));
+  launcher_.emplace(context_, find_worker_program(study_.proxy.shape.family), run_mark(database_));
   scheduler_.emplace(context_, *launcher_, std::move(slots), scheduling, events());
 }
 
@@ -358,7 +358,8 @@ awaitable<void> make_plan(sweeps::Study& study, Scheduler& scheduler, bool measu
     const auto& spec = part.trials.front();
     const bool known =
         std::any_of(times.begin(), times.end(), [&](const auto& time) { return time.run == spec.run; });
-    if (!measure || known) continue;
+    // A command has no step that could be timed on its own.
+    if (!measure || known || spec.run.shape.family == models::ModelFamily::command) continue;
     worker::OrchestratorMessage question = worker::Measure{.spec = spec};
     const auto measured = co_await scheduler.ask(std::move(question));
     times.push_back({part.what, spec.run, answer_as<worker::Measured>(measured)});
@@ -379,7 +380,7 @@ int plan_study(const fs::path& study_file, bool measure, Console& console) {
   const int num_workers = static_cast<int>(slots.size());
   nominal_plan(study);  // what the rule refuses needs no worker
   asio::io_context context{1};
-  ProcessLauncher launcher(context, find_worker_program());
+  ProcessLauncher launcher(context, find_worker_program(study.proxy.shape.family));
   Scheduler scheduler(context, launcher, std::move(slots), {},
                       {.message = [&](const std::string& text) { console.message(text); }});
   std::exception_ptr error;

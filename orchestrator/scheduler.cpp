@@ -683,6 +683,7 @@ void Scheduler::settle(Slot& slot, const sweeps::TrialKey& key, sweeps::Outcome 
 void Scheduler::remove_checkpoint(const sweeps::TrialKey& key) const {
   std::error_code ignored;
   fs::remove(checkpoint_file(key), ignored);
+  fs::remove_all(checkpoint_file(key).string() + ".dir", ignored);  // of a command
 }
 
 /// What has happened so far reaches the disk; then it may be told, and checkpoints are needed no more.
@@ -755,7 +756,7 @@ void Scheduler::remove_stale_checkpoints() {
   std::error_code ignored;
   for (const auto& entry : fs::directory_iterator(options_.folder / "checkpoints", ignored))
     if (!store_->is_waiting(entry.path().filename().string().substr(0, 32)))
-      fs::remove(entry.path(), ignored);
+      fs::remove_all(entry.path(), ignored);
 }
 
 }  // namespace orchestrator

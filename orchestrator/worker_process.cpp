@@ -372,20 +372,21 @@ class WorkerProcess : public Worker {
 
 }  // namespace
 
-fs::path find_worker_program() {
-  if (const char* named = std::getenv("TUNEONCE_WORKER")) {
+fs::path find_worker_program(models::ModelFamily family) {
+  const bool command = family == models::ModelFamily::command;
+  const char* const variable = command ? "TUNEONCE_COMMAND_WORKER" : "TUNEONCE_WORKER";
+  const std::string program = command ? "tuneonce-command" : "tuneonce-worker";
+  if (const char* named = std::getenv(variable)) {
     if (::access(named, X_OK) == 0) return named;
-    throw ExitError(kEnvironment, fmt::format("TUNEONCE_WORKER={}: {}", named, std::strerror(errno)));
+    throw ExitError(kEnvironment, fmt::format("{}={}: {}", variable, named, std::strerror(errno)));
   }
   const auto folder = fs::read_symlink("/proc/self/exe").parent_path();
-  const std::array places = {folder / "tuneonce-worker",
-                             folder.parent_path() / "libexec/tuneonce/tuneonce-worker"};
+  const std::array places = {folder / program, folder.parent_path() / "libexec/tuneonce" / program};
   for (const auto& place : places)
     if (::access(place.c_str(), X_OK) == 0) return place;
   throw ExitError(kEnvironment,
-                  fmt::format("tuneonce-worker: not found, neither {} nor {}; build it, or name it in "
-                              "TUNEONCE_WORKER",
-                              places[0].string(), places[1].string()));
+                  fmt::format("{}: not found, neither {} nor {}; build it, or name it in {}", program,
+                              places[0].string(), places[1].string(), variable));
 }
 
 ProcessLauncher::ProcessLauncher(asio::io_context& context, fs::path program, std::string mark)

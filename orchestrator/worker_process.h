@@ -8,9 +8,10 @@ namespace orchestrator {
 
 struct Family;  // the workers that live
 
-/// The program to start: $TUNEONCE_WORKER, else tuneonce-worker beside this program, else in
-/// ../libexec/tuneonce. Throws ExitError{kEnvironment} naming the places looked at.
-std::filesystem::path find_worker_program();
+/// The program that trains models of a family: $TUNEONCE_WORKER, else tuneonce-worker beside this program, else
+/// in ../libexec/tuneonce; of family "command" $TUNEONCE_COMMAND_WORKER, else tuneonce-command there. Throws
+/// ExitError{kEnvironment} naming the places looked at.
+std::filesystem::path find_worker_program(models::ModelFamily family);
 
 /// Workers as child processes: one socket on descriptor 3, output through a pipe, a process group of their
 /// own that dies with this program (parent-death signal) and is killed when the worker object goes. A GPU worker

@@ -68,6 +68,7 @@ TrialSpec common(const Study& study) {
   spec.balancing = study.balancing;
   spec.data = study.data;
   spec.eval = study.eval;
+  spec.command = study.command;
   return spec;
 }
 

@@ -102,6 +102,7 @@ struct Study {
   std::string hash;  // of the resolved text
   DataSpec data;
   models::RunShape proxy;  // the dense proxy
+  CommandSpec command;     // what trains it, of family "command"
   Schedule schedule;
   std::vector<double> branches;  // horizons of the proxy's sweep, see TrialSpec
   Hyperparameters base;          // adamw and init_std; lr and wd are set by the sweep

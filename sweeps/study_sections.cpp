@@ -84,7 +84,21 @@ void read_image_data(const Section& section, const std::string& source, const fs
     data.holdout = section.number("holdout", 0, {.low = 0, .high = 0.5, .low_open = true});
 }
 
+/// [data] of family "command" may be left out: its program reads what it likes.
+void read_command_data(const Section& root, const fs::path& folder, Study& study) {
+  const Section section = root.table("data", {"source", "path", "validation_path", "holdout", "teacher_seed",
+                                              "template_seed", "image_size", "channels"});
+  const std::string why = "the program of family \"command\" reads its own data; path is handed to it";
+  for (const auto key :
+       {"validation_path", "holdout", "teacher_seed", "template_seed", "image_size", "channels"})
+    section.refuse(key, why);
+  if (section.text("source", "command") != "command") section.refuse("source", why);
+  study.data.source = DataSource::command;
+  if (section.has("path")) study.data.path = resolve_path(section, "path", section.text("path", ""), folder);
+}
+
 void read_data(const Section& root, const fs::path& folder, Study& study) {
+  if (has_command(root)) return read_command_data(root, folder, study);
   static constexpr const char* kSources =
       "source = \"teacher\", \"text\" or \"tokens\" for a language model, \"templates\" or \"images\" for a "
       "diffusion model";
@@ -142,6 +156,8 @@ void read_schedule(const Section& section, Schedule& schedule) {
 /// [train] branches: horizons of the sweep, as fractions of the steps.
 void read_branches(const Section& section, Study& study) {
   if (!section.has("branches")) return;
+  if (study.proxy.shape.family == models::ModelFamily::command)
+    section.refuse("branches", "a program of family \"command\" reports one metric, at its end");
   static constexpr const char* kHelp = "write for example branches = [0.25, 0.5, 1.0]";
   if (study.schedule.kind != ScheduleKind::wsd)
     section.fail("branches",
@@ -372,7 +388,7 @@ Study read_sections(const Setting& root, const std::string& file, const fs::path
   Study study;
   read_head(sections, study);
   read_data(sections, folder, study);
-  read_model(sections, study);
+  read_model(sections, folder, study);
   read_train(sections, study);
   read_search(sections, study);
   read_space(sections, study);

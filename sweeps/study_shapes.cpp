@@ -3,10 +3,13 @@
 #include <algorithm>
 #include <cctype>
 #include <cmath>
+#include <cstdlib>
 #include <stdexcept>
 
 #include <fmt/format.h>
 
+#include "sweeps/command_line.h"
+#include "sweeps/metric_pattern.h"
 #include "sweeps/transfer.h"
 
 namespace sweeps {
@@ -117,7 +120,11 @@ TargetSpec read_target(const Section& section, const Study& study) {
 /// What the model is made for must be what the source holds.
 void read_family(const Section& section, Study& study) {
   const std::string family =
-      section.choice("family", "language_model", {"language_model", "diffusion_model"}, {"command"});
+      section.choice("family", "language_model", {"language_model", "diffusion_model", "command"});
+  if (family == "command") {
+    study.proxy.shape.family = models::ModelFamily::command;
+    return;
+  }
   const bool diffusion = family == "diffusion_model", images = has_images(study.data.source);
   if (diffusion && !images)
     section.fail("family", fmt::format("a diffusion model learns from images, but [data] source \"{}\" has "
@@ -141,6 +148,68 @@ void read_patches(const Section& section, models::ModelShape& shape) {
   if (side * shape.patch != shape.image_size)
     section.fail("patch", fmt::format("{} does not divide the image size, {} ([data] image_size)",
                                       shape.patch, shape.image_size));
+}
+
+/// "90s", "30m", "2h", "1.5d" in seconds.
+double read_timeout(const Section& section) {
+  if (!section.has("timeout")) return 0;
+  const std::string text = section.text("timeout", "");
+  char* end = nullptr;
+  const double number = std::strtod(text.c_str(), &end);
+  const std::string_view unit = end;
+  const double seconds = unit == "s" ? 1 : unit == "m" ? 60 : unit == "h" ? 3600 : unit == "d" ? 86400 : 0;
+  if (end == text.c_str() || seconds == 0 || !(number * seconds >= 1) || !(number * seconds <= 1e9))
+    section.fail("timeout", fmt::format("\"{}\" is no time of a second or more; write for example \"90s\", "
+                                        "\"30m\", \"2h\" or \"1d\"",
+                                        text));
+  return number * seconds;
+}
+
+std::vector<std::string> read_words(const Section& section) {
+  static constexpr const char* kHelp =
+      "write the program and its arguments as a list of strings, for example command = [\"python3\", "
+      "\"train.py\", \"--config\", \"{config}\"]";
+  section.require("command", kHelp);
+  const auto* list = std::get_if<SettingList>(&section.find("command")->value);
+  if (!list || list->empty()) section.fail("command", kHelp);
+  std::vector<std::string> words;
+  for (const auto& item : *list) {
+    const auto* word = std::get_if<std::string>(&item.value);
+    if (!word) section.fail_at(item.at, fmt::format("[model] command: {} among the words; {}", type_name(item), kHelp));
+    try {
+      expand(*word, [](std::string_view) { return std::string(); });
+    } catch (const std::invalid_argument& error) {
+      section.fail_at(item.at, fmt::format("[model] command: {}", error.what()));
+    }
+    words.push_back(*word);
+  }
+  if (words.front().empty()) section.fail_at(list->front().at, fmt::format("[model] command: no program; {}", kHelp));
+  return words;
+}
+
+/// What trains the models of family "command"; the keys have no effect in others.
+void read_command(const Section& section, const std::filesystem::path& folder, Study& study) {
+  if (study.proxy.shape.family != models::ModelFamily::command) {
+    for (const auto key : {"command", "metric", "metric_regex", "timeout"})
+      section.refuse(key, fmt::format("only family = \"command\" runs a program of yours, this is family \"{}\"",
+                                      models::name(study.proxy.shape.family)));
+    return;
+  }
+  auto& command = study.command;
+  command.words = read_words(section);
+  command.folder = std::filesystem::absolute(folder).lexically_normal().string();
+  command.metric = section.text("metric", command.metric);
+  if (command.metric.empty() || command.metric == "step")
+    section.fail("metric", fmt::format("\"{}\" is no metric's name; write for example metric = \"val_loss\"",
+                                       command.metric));
+  command.timeout_seconds = read_timeout(section);
+  command.metric_regex = section.text("metric_regex", "");
+  if (!section.has("metric_regex")) return;
+  try {
+    MetricPattern pattern(command.metric_regex);
+  } catch (const std::invalid_argument& error) {
+    section.fail("metric_regex", error.what());
+  }
 }
 
 /// The same target under another rule: same seed, same drift check.
@@ -168,11 +237,23 @@ models::Parameterization read_rule(const Section& section, std::string_view key,
   return rule;
 }
 
-void read_model(const Section& root, Study& study) {
+bool has_command(const Section& root) {
+  const auto* model = root.find("model");
+  const auto* table = model ? std::get_if<SettingTable>(&model->value) : nullptr;
+  if (!table) return false;
+  return std::ranges::any_of(*table, [](const Entry& entry) {
+    const auto* text = std::get_if<std::string>(&entry.setting.value);
+    return entry.key == "family" && text && *text == "command";
+  });
+}
+
+void read_model(const Section& root, const std::filesystem::path& folder, Study& study) {
   root.require("model", "write [model] with the dense proxy's width, depth, head_size and context");
   const Section section = root.table("model", {"family", "width", "depth", "head_size", "expansion",
-                                               "context", "vocab", "patch", "moe", "expert_width"});
+                                               "context", "vocab", "patch", "moe", "expert_width", "command",
+                                               "metric", "metric_regex", "timeout"});
   read_family(section, study);
+  read_command(section, folder, study);
   for (const auto key : {"moe", "expert_width"})
     section.refuse(key, "the proxy is dense; experts belong in a [[target]]");
   auto& shape = study.proxy.shape;
@@ -186,11 +267,13 @@ void read_model(const Section& root, Study& study) {
     placed(section, {"head_size", "patch", "width", "depth"}, "[model]", [&] { models::validate(shape); });
     return;
   }
-  section.refuse("patch", "a language model has no patches; context is its tokens");
+  section.refuse("patch", "only a diffusion model has patches; context is the model's tokens");
   shape.context = section.whole("context", shape.context, at_least(1));
   if (study.data.source == DataSource::tokens) {
     section.require("vocab", "token files do not say how many ids there are; GPT-2's are 50257");
     shape.vocab = section.whole("vocab", 0, at_least(2));
+  } else if (study.data.source == DataSource::command) {
+    shape.vocab = section.whole("vocab", shape.vocab, at_least(2));
   } else {
     shape.vocab = study.data.source == DataSource::text ? 256 : 128;
     section.refuse("vocab", fmt::format("source \"{}\" has {} tokens", name(study.data.source), shape.vocab));

@@ -1,12 +1,18 @@
 #pragma once
 
+#include <filesystem>
+
 #include "sweeps/settings.h"
 #include "sweeps/study.h"
 
 namespace sweeps {
 
-/// [model]: the shape of the dense proxy. REQUIRES: study.data.source is read (it may fix the vocabulary).
-void read_model(const Section& root, Study& study);
+/// Whether [model] family is "command".
+bool has_command(const Section& root);
+
+/// [model]: the shape of the dense proxy; of family "command" also what trains it, in `folder`. REQUIRES:
+/// study.data.source is read (it may fix the vocabulary).
+void read_model(const Section& root, const std::filesystem::path& folder, Study& study);
 
 /// The rule that `key` names, or `otherwise`.
 models::Parameterization read_rule(const Section& section, std::string_view key,

@@ -34,6 +34,8 @@ std::string image_data_text(const DataSpec& data, const models::ModelShape& shap
 
 std::string data_text(const DataSpec& data, const models::ModelShape& shape) {
   std::string text = fmt::format("\n[data]\nsource = \"{}\"\n", name(data.source));
+  if (data.source == DataSource::command)
+    return data.path.empty() ? text : text + fmt::format("path = {}\n", quoted(data.path));
   if (data.source == DataSource::teacher) return text + fmt::format("teacher_seed = {}\n", data.teacher_seed);
   if (has_images(data.source)) return text + image_data_text(data, shape);
   text += fmt::format("path = {}\n", quoted(data.path));
@@ -46,6 +48,15 @@ double expansion(const models::ModelShape& shape) {
   return static_cast<double>(shape.ffn_width) / static_cast<double>(shape.width);
 }
 
+std::string command_text(const CommandSpec& command) {
+  std::string words;
+  for (const auto& word : command.words) words += (words.empty() ? "" : ", ") + quoted(word);
+  std::string text = fmt::format("command = [{}]\nmetric = {}\n", words, quoted(command.metric));
+  if (!command.metric_regex.empty()) text += fmt::format("metric_regex = {}\n", quoted(command.metric_regex));
+  if (command.timeout_seconds > 0) text += fmt::format("timeout = \"{}s\"\n", command.timeout_seconds);
+  return text;
+}
+
 std::string model_text(const Study& study) {
   const auto& shape = study.proxy.shape;
   std::string text =
@@ -53,6 +64,8 @@ std::string model_text(const Study& study) {
                   models::name(shape.family), shape.width, shape.depth, shape.head_size, expansion(shape));
   if (shape.is_diffusion()) return text + fmt::format("patch = {}\n", shape.patch);
   text += fmt::format("context = {}\n", shape.context);
+  if (shape.family == models::ModelFamily::command)
+    return text + fmt::format("vocab = {}\n", shape.vocab) + command_text(study.command);
   if (study.data.source == DataSource::tokens) text += fmt::format("vocab = {}\n", shape.vocab);
   return text;
 }

@@ -70,6 +70,10 @@ Canonical common(const TrialSpec& spec) {
       .add("eval_every", spec.eval.every);
   // Only there it changes anything, and keys from before it existed stay what they were.
   if (models::uses(spec.rule.rule).mssp_regime) out.add("mssp_regime", spec.rule.mssp_regime);
+  if (spec.run.shape.family == models::ModelFamily::command) {
+    for (const auto& word : spec.command.words) out.add("word_size", word.size()).add("word", word);
+    out.add("metric", spec.command.metric).add("metric_regex", spec.command.metric_regex);
+  }
   return out;
 }
 
@@ -175,6 +179,7 @@ std::string_view name(DataSource source) {
     case DataSource::tokens: return "tokens";
     case DataSource::templates: return "templates";
     case DataSource::images: return "images";
+    case DataSource::command: return "command";
   }
   throw std::logic_error("name: unknown DataSource");
 }

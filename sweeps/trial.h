@@ -56,7 +56,14 @@ struct Schedule {
   bool operator==(const Schedule&) const = default;
 };
 
-enum class DataSource { teacher, text, tokens, templates, images };
+enum class DataSource {
+  teacher,
+  text,
+  tokens,
+  templates,
+  images,
+  command,  // whatever the user's own program reads
+};
 /// Whether a diffusion model learns from it; the others hold tokens for a language model.
 bool has_images(DataSource source);
 
@@ -65,7 +72,7 @@ bool has_images(DataSource source);
 struct DataSpec {
   DataSource source = DataSource::teacher;
   std::string path;  // text: a file or a folder; tokens: a .bin file or a folder with train.bin, val.bin;
-                     // images: a file or a folder
+                     // images: a file or a folder; command: handed to the program
   std::string validation_path;     // tokens: optional held-out file
   double holdout = 0.02;           // share held out, by a hash of document or image; 0: the test images
   std::uint64_t teacher_seed = 0;  // of the built-in sources: which teacher, which templates
@@ -81,6 +88,16 @@ struct EvalSpec {
 
 enum class Precision { float32, bfloat16 };
 enum class Balancing { bias, none };
+
+/// The user's own program that trains a trial of family "command", and how its answer is found.
+struct CommandSpec {
+  std::vector<std::string> words;   // program and arguments as written, with {placeholders}: command_line.h
+  std::string folder;               // where it runs; not part of a trial's key
+  std::string metric = "val_loss";  // its last value is the objective, less is better
+  std::string metric_regex;         // finds it in what the program prints (metric_pattern.h); empty: JSON lines
+  double timeout_seconds = 0;       // of one attempt; 0: none; not part of a trial's key
+  bool operator==(const CommandSpec&) const = default;
+};
 
 /// One training run: shape, hyperparameters, seed, data, schedule. Planned by sweeps, kept by db::Store,
 /// carried out by a worker. A plain value: nothing in it changes after planning.
@@ -102,6 +119,7 @@ struct TrialSpec {
   /// Horizons whose decayed loss is wanted too, as rising fractions of the steps that end with 1; empty:
   /// none. Only with a wsd schedule. See branch_points.
   std::vector<double> branches;
+  CommandSpec command;  // of family "command"
   bool operator==(const TrialSpec&) const = default;
 };
 

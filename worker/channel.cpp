@@ -8,6 +8,12 @@
 
 namespace worker {
 
+bool has_channel() {
+  int type = 0;
+  socklen_t size = sizeof type;
+  return ::getsockopt(kChannelDescriptor, SOL_SOCKET, SO_TYPE, &type, &size) == 0;
+}
+
 void Channel::send(const WorkerMessage& message) {
   const auto frame = encode(message);
   for (std::size_t sent = 0; sent < frame.size();) {

@@ -11,6 +11,9 @@ namespace worker {
 /// on the way takes it for a fault of the trial that runs.
 struct ChannelClosed {};
 
+/// Whether descriptor 3 is a socket: this program was started by the orchestrator.
+bool has_channel();
+
 /// Frames over a connected socket, seen from the worker. Does not own the descriptor.
 class Channel {
  public:

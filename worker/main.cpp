@@ -1,7 +1,5 @@
 // tuneonce-worker: trains trials. Started by `tuneonce run`, or by hand for one trial.
 
-#include <sys/prctl.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -19,6 +17,7 @@
 #include "worker/channel.h"
 #include "worker/data.h"
 #include "worker/device.h"
+#include "worker/process_tree.h"
 #include "worker/protocol.h"
 #include "worker/serve.h"
 #include "worker/train.h"
@@ -155,18 +154,6 @@ int run_protocol(const worker::Device& device) {
   return kDone;
 }
 
-bool has_channel() {
-  int type = 0;
-  socklen_t size = sizeof type;
-  return ::getsockopt(worker::kChannelDescriptor, SOL_SOCKET, SO_TYPE, &type, &size) == 0;
-}
-
-/// A worker does not outlive the process that started it.
-void die_with(pid_t parent) {
-  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (::getppid() != parent) ::_exit(kDone);  // it went in between
-}
-
 int run(const std::vector<std::string_view>& words, pid_t parent) {
   const Arguments arguments = parse(words);
   if (arguments.help) return std::fputs(kUsage, stdout) < 0;
@@ -177,10 +164,10 @@ int run(const std::vector<std::string_view>& words, pid_t parent) {
   }
   if (!arguments.inspect.empty()) return run_inspect(arguments.inspect);
   const bool by_hand = !arguments.trial.empty() || !arguments.probe.empty();
-  if (!by_hand && !has_channel()) {
+  if (!by_hand && !worker::has_channel()) {
     throw worker::UserError("descriptor 3 is not a socket: `tuneonce run` starts this program; see --help");
   }
-  if (!by_hand) die_with(parent);
+  if (!by_hand) worker::tie_to_parent(parent, SIGKILL);
   worker::use_one_thread();
   const worker::Device device = worker::open_device(arguments.device);
   if (!arguments.probe.empty()) return run_probe(arguments.probe, device);

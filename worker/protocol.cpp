@@ -21,7 +21,7 @@ constexpr int kMaxDepth = 16;
 template <class E>
 constexpr E kLast = E{};  // the last enumerator
 template <>
-constexpr auto kLast<models::ModelFamily> = models::ModelFamily::diffusion_model;
+constexpr auto kLast<models::ModelFamily> = models::ModelFamily::command;
 template <>
 constexpr auto kLast<models::Parameterization> = models::Parameterization::u_mup;
 template <>
@@ -33,7 +33,7 @@ constexpr auto kLast<sweeps::TrialRole> = sweeps::TrialRole::check;
 template <>
 constexpr auto kLast<sweeps::ScheduleKind> = sweeps::ScheduleKind::linear;
 template <>
-constexpr auto kLast<sweeps::DataSource> = sweeps::DataSource::images;
+constexpr auto kLast<sweeps::DataSource> = sweeps::DataSource::command;
 template <>
 constexpr auto kLast<sweeps::Precision> = sweeps::Precision::bfloat16;
 template <>
@@ -99,6 +99,13 @@ void fields(auto& a, sweeps::EvalSpec& x) {
   a("tokens", x.tokens);
   a("every", x.every);
 }
+void fields(auto& a, sweeps::CommandSpec& x) {
+  a("words", x.words);
+  a("folder", x.folder);
+  a("metric", x.metric);
+  a("metric_regex", x.metric_regex);
+  a("timeout_seconds", x.timeout_seconds);
+}
 void fields(auto& a, sweeps::TrialSpec& x) {
   a("name", x.name);
   a("role", x.role);
@@ -115,6 +122,7 @@ void fields(auto& a, sweeps::TrialSpec& x) {
   a("data", x.data);
   a("eval", x.eval);
   a.optional("branches", x.branches);
+  if (x.run.shape.family == models::ModelFamily::command) a("command", x.command);
 }
 void fields(auto& a, sweeps::Finished& x) {
   a("loss", x.loss);
