@@ -41,7 +41,8 @@ std::unique_ptr<Model> make_model(const ModelOptions& options) {
   switch (options.run.shape.family) {
     case ModelFamily::language_model: return std::make_unique<LanguageModel>(options);
     case ModelFamily::diffusion_model: return std::make_unique<DiffusionModel>(options);
-    case ModelFamily::command: throw std::invalid_argument("family \"command\" is trained by the user's own program");
+    case ModelFamily::command:
+      throw std::invalid_argument("family \"command\" is trained by the user's own program");
   }
   throw std::logic_error("make_model: unknown ModelFamily");
 }

@@ -11,8 +11,8 @@ constexpr std::array<std::string_view, 10> kPlaceholders = {
     "lr", "wd", "init_std", "seed", "steps", "config", "checkpoint_dir", "attempt", "metrics", "target"};
 
 [[noreturn]] void refuse_brace(std::string_view word, char brace) {
-  throw std::invalid_argument("\"" + std::string(word) + "\" has a " + brace + " without its partner; write " +
-                              brace + brace + " for a plain one");
+  throw std::invalid_argument("\"" + std::string(word) + "\" has a " + brace +
+                              " without its partner; write " + brace + brace + " for a plain one");
 }
 
 [[noreturn]] void refuse_name(std::string_view name) {

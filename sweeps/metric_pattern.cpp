@@ -41,7 +41,8 @@ Groups without_names(std::string_view pattern) {
     else if (name == "step" && groups.step == 0)
       groups.step = groups.num_groups;
     else
-      throw std::invalid_argument("group \"" + std::string(name) + "\": one may be named value, one step" + kHelp);
+      throw std::invalid_argument("group \"" + std::string(name) + "\": one may be named value, one step" +
+                                  kHelp);
     i += end + 1;
   }
   return groups;
@@ -51,14 +52,16 @@ Groups without_names(std::string_view pattern) {
 
 MetricPattern::MetricPattern(std::string_view pattern) {
   const Groups groups = without_names(pattern);
-  if (groups.num_groups == 0) throw std::invalid_argument(std::string("it has no group for the value") + kHelp);
+  if (groups.num_groups == 0)
+    throw std::invalid_argument(std::string("it has no group for the value") + kHelp);
   value_group_ = groups.value;
   step_group_ = groups.step;
   if (value_group_ == 0 && step_group_ == 0) {
     value_group_ = 1;
     step_group_ = groups.num_groups > 1 ? 2 : 0;
   }
-  if (value_group_ == 0) throw std::invalid_argument(std::string("it has a step but no group named value") + kHelp);
+  if (value_group_ == 0)
+    throw std::invalid_argument(std::string("it has a step but no group named value") + kHelp);
   try {
     regex_ = std::regex(groups.plain, std::regex::ECMAScript | std::regex::optimize);
   } catch (const std::regex_error& error) {

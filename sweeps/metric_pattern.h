@@ -16,8 +16,8 @@ struct MetricMatch {
 };
 
 /// A regular expression (ECMAScript) that finds a metric's value, and perhaps its step, in a line of a log.
-/// The groups (?<value>...) and (?<step>...) are they, also written (?P<...>; without names the first group is
-/// the value and the second, where there is one, the step.
+/// The groups (?<value>...) and (?<step>...) are they, also written (?P<...>; without names the first group
+/// is the value and the second, where there is one, the step.
 class MetricPattern {
  public:
   /// Throws std::invalid_argument, with what would work.

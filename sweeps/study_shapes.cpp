@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cctype>
 #include <cmath>
-#include <cstdlib>
 #include <stdexcept>
 
 #include <fmt/format.h>
@@ -150,21 +149,6 @@ void read_patches(const Section& section, models::ModelShape& shape) {
                                       shape.patch, shape.image_size));
 }
 
-/// "90s", "30m", "2h", "1.5d" in seconds.
-double read_timeout(const Section& section) {
-  if (!section.has("timeout")) return 0;
-  const std::string text = section.text("timeout", "");
-  char* end = nullptr;
-  const double number = std::strtod(text.c_str(), &end);
-  const std::string_view unit = end;
-  const double seconds = unit == "s" ? 1 : unit == "m" ? 60 : unit == "h" ? 3600 : unit == "d" ? 86400 : 0;
-  if (end == text.c_str() || seconds == 0 || !(number * seconds >= 1) || !(number * seconds <= 1e9))
-    section.fail("timeout", fmt::format("\"{}\" is no time of a second or more; write for example \"90s\", "
-                                        "\"30m\", \"2h\" or \"1d\"",
-                                        text));
-  return number * seconds;
-}
-
 std::vector<std::string> read_words(const Section& section) {
   static constexpr const char* kHelp =
       "write the program and its arguments as a list of strings, for example command = [\"python3\", "
@@ -175,7 +159,9 @@ std::vector<std::string> read_words(const Section& section) {
   std::vector<std::string> words;
   for (const auto& item : *list) {
     const auto* word = std::get_if<std::string>(&item.value);
-    if (!word) section.fail_at(item.at, fmt::format("[model] command: {} among the words; {}", type_name(item), kHelp));
+    if (!word)
+      section.fail_at(item.at,
+                      fmt::format("[model] command: {} among the words; {}", type_name(item), kHelp));
     try {
       expand(*word, [](std::string_view) { return std::string(); });
     } catch (const std::invalid_argument& error) {
@@ -183,7 +169,8 @@ std::vector<std::string> read_words(const Section& section) {
     }
     words.push_back(*word);
   }
-  if (words.front().empty()) section.fail_at(list->front().at, fmt::format("[model] command: no program; {}", kHelp));
+  if (words.front().empty())
+    section.fail_at(list->front().at, fmt::format("[model] command: no program; {}", kHelp));
   return words;
 }
 
@@ -191,8 +178,9 @@ std::vector<std::string> read_words(const Section& section) {
 void read_command(const Section& section, const std::filesystem::path& folder, Study& study) {
   if (study.proxy.shape.family != models::ModelFamily::command) {
     for (const auto key : {"command", "metric", "metric_regex", "timeout"})
-      section.refuse(key, fmt::format("only family = \"command\" runs a program of yours, this is family \"{}\"",
-                                      models::name(study.proxy.shape.family)));
+      section.refuse(key,
+                     fmt::format("only family = \"command\" runs a program of yours, this is family \"{}\"",
+                                 models::name(study.proxy.shape.family)));
     return;
   }
   auto& command = study.command;
@@ -202,7 +190,7 @@ void read_command(const Section& section, const std::filesystem::path& folder, S
   if (command.metric.empty() || command.metric == "step")
     section.fail("metric", fmt::format("\"{}\" is no metric's name; write for example metric = \"val_loss\"",
                                        command.metric));
-  command.timeout_seconds = read_timeout(section);
+  command.timeout_seconds = section.seconds("timeout", 0);
   command.metric_regex = section.text("metric_regex", "");
   if (!section.has("metric_regex")) return;
   try {
@@ -249,9 +237,9 @@ bool has_command(const Section& root) {
 
 void read_model(const Section& root, const std::filesystem::path& folder, Study& study) {
   root.require("model", "write [model] with the dense proxy's width, depth, head_size and context");
-  const Section section = root.table("model", {"family", "width", "depth", "head_size", "expansion",
-                                               "context", "vocab", "patch", "moe", "expert_width", "command",
-                                               "metric", "metric_regex", "timeout"});
+  const Section section =
+      root.table("model", {"family", "width", "depth", "head_size", "expansion", "context", "vocab", "patch",
+                           "moe", "expert_width", "command", "metric", "metric_regex", "timeout"});
   read_family(section, study);
   read_command(section, folder, study);
   for (const auto key : {"moe", "expert_width"})

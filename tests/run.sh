@@ -21,4 +21,5 @@ if [ "${1:-}" = --soak ]; then
   ./build/release/bin/tuneonce_tests '[faults]'
   exec ./build/release/bin/tuneonce_worker_tests '[faults]'
 fi
+./tests/python_env.sh torch >/dev/null  # examples/own_trainer
 exec ctest --preset release -j"$(nproc)" "$@"

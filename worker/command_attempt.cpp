@@ -27,13 +27,15 @@ namespace fs = std::filesystem;
 using sweeps::Failed;
 using sweeps::FailureClass;
 
-constexpr auto kGrace = std::chrono::seconds(10);        // between SIGTERM and SIGKILL
+constexpr auto kGrace = std::chrono::seconds(10);         // between SIGTERM and SIGKILL
 constexpr auto kProgressEvery = std::chrono::seconds(1);  // at most
 constexpr std::size_t kMaxCurves = 64;
 constexpr std::size_t kMaxMessage = 300;
 constexpr const char* kObjective = "eval_loss";  // what the orchestrator calls a trial's held-out loss
 
-[[noreturn]] void throw_errno(const std::string& what) { throw std::runtime_error(what + ": " + std::strerror(errno)); }
+[[noreturn]] void throw_errno(const std::string& what) {
+  throw std::runtime_error(what + ": " + std::strerror(errno));
+}
 
 /// Times the kernel has killed for lack of memory since it was started.
 std::int64_t num_oom_kills() {
@@ -106,7 +108,8 @@ struct StartFailure {
 std::string quoted_command(const std::vector<std::string>& words) {
   std::string line;
   for (const auto& word : words) {
-    const bool plain = !word.empty() && word.find_first_of(" \t\n\"'\\$`*?[]{}()<>|&;#~!") == std::string::npos;
+    const bool plain =
+        !word.empty() && word.find_first_of(" \t\n\"'\\$`*?[]{}()<>|&;#~!") == std::string::npos;
     line.append(line.empty() ? "" : " ").append(plain ? word : "'" + word + "'");
   }
   return line;
@@ -135,14 +138,16 @@ void OwnedDescriptor::reset(int value) {
 CommandAttempt::CommandAttempt(Assignment assignment, const std::string& device, Emit emit)
     : assignment_(std::move(assignment)),
       emit_(std::move(emit)),
-      folder_(fs::absolute(assignment_.checkpoint.empty()
-                               ? fs::temp_directory_path() / ("tuneonce-" + std::to_string(::getpid()) + ".dir")
-                               : fs::path(assignment_.checkpoint + ".dir"))),
+      folder_(
+          fs::absolute(assignment_.checkpoint.empty()
+                           ? fs::temp_directory_path() / ("tuneonce-" + std::to_string(::getpid()) + ".dir")
+                           : fs::path(assignment_.checkpoint + ".dir"))),
       own_folder_(assignment_.checkpoint.empty()),
       files_(folder_),
       oom_kills_(num_oom_kills()) {
   const auto& command = assignment_.spec.command;
-  if (command.words.empty()) throw std::invalid_argument("the trial has no command; its family must be \"command\"");
+  if (command.words.empty())
+    throw std::invalid_argument("the trial has no command; its family must be \"command\"");
   if (!command.metric_regex.empty()) pattern_.emplace(command.metric_regex);
   prepare_folder(device);
   emit_(Started{assignment_.trial, assignment_.attempt, 0});
@@ -167,7 +172,8 @@ void CommandAttempt::prepare_folder(const std::string& device) {
   note("config " + config);
   fs::remove(files_.metrics, error);
   if (::mkfifo(files_.metrics.c_str(), 0600) != 0) throw_errno(files_.metrics.string());
-  // Also open for writing: there is always a reader and never an end, whoever comes and goes at the other side.
+  // Also open for writing: there is always a reader and never an end, whoever comes and goes at the other
+  // side.
   metrics_.reset(::open(files_.metrics.c_str(), O_RDWR | O_NONBLOCK | O_CLOEXEC));
   if (metrics_.get() < 0) throw_errno(files_.metrics.string());
 }
@@ -272,7 +278,9 @@ void CommandAttempt::take_metric(std::optional<std::int64_t> step, double value)
 
 // --- time and signals ---
 
-double CommandAttempt::seconds() const { return std::chrono::duration<double>(Clock::now() - started_).count(); }
+double CommandAttempt::seconds() const {
+  return std::chrono::duration<double>(Clock::now() - started_).count();
+}
 
 void CommandAttempt::check_time() {
   const double timeout = assignment_.spec.command.timeout_seconds;
@@ -341,10 +349,10 @@ sweeps::Outcome CommandAttempt::outcome_of_exit(int code) const {
     return sweeps::Finished{*metric_, {}, steps, seconds()};
   }
   if (code == 0) {
-    const std::string how =
-        command.metric_regex.empty()
-            ? "print a line such as {\"step\": 100, \"" + command.metric + "\": 3.21}, or write it to $TUNEONCE_METRICS"
-            : "metric_regex '" + command.metric_regex + "' found none in what it printed";
+    const std::string how = command.metric_regex.empty()
+                                ? "print a line such as {\"step\": 100, \"" + command.metric +
+                                      "\": 3.21}, or write it to $TUNEONCE_METRICS"
+                                : "metric_regex '" + command.metric_regex + "' found none in what it printed";
     return Failed{FailureClass::user_error,
                   "ended well but reported no \"" + command.metric + "\"; " + how + said_last()};
   }
@@ -357,7 +365,8 @@ sweeps::Outcome CommandAttempt::outcome_of_exit(int code) const {
 }
 
 sweeps::Outcome CommandAttempt::outcome_of_signal(int signal) const {
-  const std::string message = "signal " + std::to_string(signal) + " (" + ::strsignal(signal) + ")" + said_last();
+  const std::string message =
+      "signal " + std::to_string(signal) + " (" + ::strsignal(signal) + ")" + said_last();
   if (out_of_gpu_memory_) return Failed{FailureClass::oom_gpu, message};
   if (signal != SIGKILL) return Failed{FailureClass::crash, message};
   if (num_oom_kills() > oom_kills_)

@@ -45,12 +45,9 @@ json shape_json(const models::ModelShape& shape) {
 }
 
 json group_json(const sweeps::TransferRow& row) {
-  return {{"init_std", row.init_std},
-          {"lr", row.lr},
-          {"wd", row.decays ? row.wd : 0},
-          {"eps", row.eps},
-          {"betas", {row.beta1, row.beta2}},
-          {"forward", row.factor.forward}};
+  return {{"init_std", row.init_std},        {"lr", row.lr},
+          {"wd", row.decays ? row.wd : 0},   {"eps", row.eps},
+          {"betas", {row.beta1, row.beta2}}, {"forward", row.factor.forward}};
 }
 
 /// The device as CUDA_VISIBLE_DEVICES names it: where this program sees some only, one of those.
@@ -89,41 +86,43 @@ json command_config(const Assignment& assignment, const CommandFiles& files, con
   const auto gates = models::gate_rule(spec.rule.rule);
   json groups = json::object();
   for (const auto& row : table.rows) groups[std::string(models::name(row.group))] = group_json(row);
-  return {{"format", 1},
-          {"trial", spec.name},
-          {"key", assignment.trial},
-          {"role", std::string(sweeps::name(spec.role))},
-          {"target", spec.target},
-          {"attempt", assignment.attempt},
-          {"device", device},
-          {"seed", seed_of(spec)},
-          {"steps", spec.run.steps},
-          {"batch", spec.run.batch},
-          {"shape", shape_json(spec.run.shape)},
-          {"proxy", {{"shape", shape_json(spec.proxy.shape)}, {"steps", spec.proxy.steps}, {"batch", spec.proxy.batch}}},
-          {"rule", std::string(models::name(spec.rule.rule))},
-          {"base",
-           {{"lr", spec.base.lr},
-            {"wd", spec.base.wd},
-            {"init_std", spec.base.init_std},
-            {"betas", {spec.base.beta1, spec.base.beta2}},
-            {"eps", spec.base.eps}}},
-          {"groups", groups},
-          {"branch_scale", table.branch_scale},
-          {"route_scale", table.route_scale},
-          {"gates", {{"function", gates.softmax ? "softmax" : "sigmoid"}, {"normalised", gates.normalised}}},
-          {"schedule",
-           {{"kind", std::string(sweeps::name(spec.schedule.kind))},
-            {"warmup", spec.schedule.warmup},
-            {"decay", spec.schedule.decay}}},
-          {"clip", spec.clip},
-          {"precision", std::string(sweeps::name(spec.precision))},
-          {"balance", std::string(sweeps::name(spec.balancing))},
-          {"eval", {{"tokens", spec.eval.tokens}, {"every_steps", sweeps::eval_interval(spec)}}},
-          {"data", {{"path", spec.data.path}}},
-          {"metric", spec.command.metric},
-          {"metrics", files.metrics.string()},
-          {"checkpoint_dir", files.checkpoint.string()}};
+  return {
+      {"format", 1},
+      {"trial", spec.name},
+      {"key", assignment.trial},
+      {"role", std::string(sweeps::name(spec.role))},
+      {"target", spec.target},
+      {"attempt", assignment.attempt},
+      {"device", device},
+      {"seed", seed_of(spec)},
+      {"steps", spec.run.steps},
+      {"batch", spec.run.batch},
+      {"shape", shape_json(spec.run.shape)},
+      {"proxy",
+       {{"shape", shape_json(spec.proxy.shape)}, {"steps", spec.proxy.steps}, {"batch", spec.proxy.batch}}},
+      {"rule", std::string(models::name(spec.rule.rule))},
+      {"base",
+       {{"lr", spec.base.lr},
+        {"wd", spec.base.wd},
+        {"init_std", spec.base.init_std},
+        {"betas", {spec.base.beta1, spec.base.beta2}},
+        {"eps", spec.base.eps}}},
+      {"groups", groups},
+      {"branch_scale", table.branch_scale},
+      {"route_scale", table.route_scale},
+      {"gates", {{"function", gates.softmax ? "softmax" : "sigmoid"}, {"normalised", gates.normalised}}},
+      {"schedule",
+       {{"kind", std::string(sweeps::name(spec.schedule.kind))},
+        {"warmup", spec.schedule.warmup},
+        {"decay", spec.schedule.decay}}},
+      {"clip", spec.clip},
+      {"precision", std::string(sweeps::name(spec.precision))},
+      {"balance", std::string(sweeps::name(spec.balancing))},
+      {"eval", {{"tokens", spec.eval.tokens}, {"every_steps", sweeps::eval_interval(spec)}}},
+      {"data", {{"path", spec.data.path}}},
+      {"metric", spec.command.metric},
+      {"metrics", files.metrics.string()},
+      {"checkpoint_dir", files.checkpoint.string()}};
 }
 
 std::vector<std::string> command_words(const Assignment& assignment, const CommandFiles& files) {
@@ -136,12 +135,10 @@ std::vector<std::string> command_words(const Assignment& assignment, const Comma
 
 std::vector<std::string> command_environment(const Assignment& assignment, const CommandFiles& files,
                                              const std::string& device) {
-  std::vector<std::string> variables = {"TUNEONCE_TRIAL=" + assignment.trial,
-                                        "TUNEONCE_ATTEMPT=" + text(assignment.attempt),
-                                        "TUNEONCE_CONFIG=" + files.config.string(),
-                                        "TUNEONCE_CHECKPOINT_DIR=" + files.checkpoint.string(),
-                                        "TUNEONCE_METRICS=" + files.metrics.string(),
-                                        "CUDA_VISIBLE_DEVICES=" + visible_device(device)};
+  std::vector<std::string> variables = {
+      "TUNEONCE_TRIAL=" + assignment.trial,         "TUNEONCE_ATTEMPT=" + text(assignment.attempt),
+      "TUNEONCE_CONFIG=" + files.config.string(),   "TUNEONCE_CHECKPOINT_DIR=" + files.checkpoint.string(),
+      "TUNEONCE_METRICS=" + files.metrics.string(), "CUDA_VISIBLE_DEVICES=" + visible_device(device)};
   // What is printed must not wait in a buffer: it is how a program shows that it is alive.
   if (!std::getenv("PYTHONUNBUFFERED")) variables.push_back("PYTHONUNBUFFERED=1");
   const auto is_set = [set = variables](std::string_view variable) {

@@ -44,7 +44,8 @@ int serve(const std::string& device) {
 }
 
 /// Outlives the runner and inherits what it leaves behind when it is killed. When this process is killed, the
-/// runner is told by SIGTERM and ends everything; it is in a session of its own, so that nobody kills both at once.
+/// runner is told by SIGTERM and ends everything; it is in a session of its own, so that nobody kills both at
+/// once.
 int guard(pid_t runner) {
   worker::adopt_orphans();
   ::close(worker::kChannelDescriptor);
@@ -71,13 +72,15 @@ int run(int argc, char** argv, pid_t parent) {
       std::fputs(kUsage, stdout);
       return kDone;
     } else {
-      std::fprintf(stderr, "tuneonce-command: unknown argument \"%s\", or it needs a value; see --help\n", argv[i]);
+      std::fprintf(stderr, "tuneonce-command: unknown argument \"%s\", or it needs a value; see --help\n",
+                   argv[i]);
       return kBadInput;
     }
   }
   if (!worker::has_channel()) {
-    std::fputs("tuneonce-command: descriptor 3 is not a socket: `tuneonce run` starts this program; see --help\n",
-               stderr);
+    std::fputs(
+        "tuneonce-command: descriptor 3 is not a socket: `tuneonce run` starts this program; see --help\n",
+        stderr);
     return kBadInput;
   }
   worker::tie_to_parent(parent, SIGKILL);

@@ -62,8 +62,8 @@ class Session {
     waiting_.pop_front();
     if (drain_) return say_ended(next, sweeps::Failed{FailureClass::cancelled, "drained before it began"});
     try {
-      attempt_ = std::make_unique<CommandAttempt>(next, device_,
-                                                  [this](const WorkerMessage& message) { channel_.send(message); });
+      attempt_ = std::make_unique<CommandAttempt>(
+          next, device_, [this](const WorkerMessage& message) { channel_.send(message); });
     } catch (const std::invalid_argument& error) {
       say_ended(next, sweeps::Failed{FailureClass::user_error, error.what()});
     } catch (const std::runtime_error& error) {
@@ -149,12 +149,14 @@ Inspected inspect_command_data(const sweeps::DataSpec& data) {
   std::vector<std::string> files;
   if (fs::is_regular_file(root)) files.push_back(": " + std::to_string(fs::file_size(root)));
   if (fs::is_directory(root))
-    for (auto it = fs::recursive_directory_iterator(root, error); !error && it != fs::recursive_directory_iterator();
-         it.increment(error))
+    for (auto it = fs::recursive_directory_iterator(root, error);
+         !error && it != fs::recursive_directory_iterator(); it.increment(error))
       if (it->is_regular_file())
-        files.push_back(it->path().lexically_relative(root).string() + ": " + std::to_string(it->file_size()));
+        files.push_back(it->path().lexically_relative(root).string() + ": " +
+                        std::to_string(it->file_size()));
   if (error) throw std::invalid_argument(data.path + ": " + error.message());
-  if (files.empty()) throw std::invalid_argument(data.path + ": there is no file; name a file or a folder in [data] path");
+  if (files.empty())
+    throw std::invalid_argument(data.path + ": there is no file; name a file or a folder in [data] path");
   std::sort(files.begin(), files.end());
   std::string text;
   for (const auto& file : files) text += file + "\n";

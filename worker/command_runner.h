@@ -7,8 +7,8 @@
 namespace worker {
 
 /// Protocol mode of tuneonce-command: says Hello, then runs the user's program for each trial that the
-/// orchestrator sends, one after another, until a Drain. Throws ChannelClosed (also when this process's parent
-/// has ended) and ProtocolError; no process that it started is left then.
+/// orchestrator sends, one after another, until a Drain. Throws ChannelClosed (also when this process's
+/// parent has ended) and ProtocolError; no process that it started is left then.
 void serve_commands(Channel& channel, const std::string& device);
 
 /// Answer to Inspect: the named data, by the names and sizes of its files. Throws std::invalid_argument.

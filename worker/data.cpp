@@ -72,7 +72,8 @@ std::shared_ptr<Source> make_source(const sweeps::DataSpec& spec, const DataNeed
     case sweeps::DataSource::tokens: return open_tokens_source(spec, needs);
     case sweeps::DataSource::templates: return open_templates_source(spec, needs);
     case sweeps::DataSource::images: return open_images_source(spec, needs);
-    case sweeps::DataSource::command: throw UserError("the data of family \"command\" is read by its own program");
+    case sweeps::DataSource::command:
+      throw UserError("the data of family \"command\" is read by its own program");
   }
   throw std::logic_error("make_source: unknown DataSource");
 }

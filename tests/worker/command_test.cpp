@@ -33,7 +33,8 @@ namespace {
 /// The worker as the orchestrator starts it; killed when it goes.
 class CommandWorker {
  public:
-  CommandWorker(const TemporaryFolder& folder, const std::string& device = "cpu", const char* visible = nullptr)
+  CommandWorker(const TemporaryFolder& folder, const std::string& device = "cpu",
+                const char* visible = nullptr)
       : log_(folder / "log") {
     int ends[2];
     REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0);
@@ -129,7 +130,8 @@ Assignment assignment(const TemporaryFolder& folder, std::vector<std::string> wo
   return a;
 }
 /// A trainer that is a shell script, with more words of its own.
-Assignment script(const TemporaryFolder& folder, const std::string& text, std::vector<std::string> words = {}) {
+Assignment script(const TemporaryFolder& folder, const std::string& text,
+                  std::vector<std::string> words = {}) {
   folder.write("train.sh", text);
   words.insert(words.begin(), {"sh", "train.sh"});
   return assignment(folder, words);
@@ -152,15 +154,17 @@ pid_t pid_in(const std::filesystem::path& file) {
 
 }  // namespace
 
-TEST_CASE("a command's metrics come as JSON lines of its output, the last one is the loss", "[worker][command]") {
+TEST_CASE("a command's metrics come as JSON lines of its output, the last one is the loss",
+          "[worker][command]") {
   const TemporaryFolder folder;
   CommandWorker worker(folder);
   CHECK(worker.hello.protocol == kProtocolVersion);
   CHECK(worker.hello.slots == 1);
-  const auto outcome = worker.run(script(folder,
-                                         "echo hello; echo '{\"step\": 10, \"train_loss\": 4.5}';"
-                                         "echo '{\"step\": 10, \"val_loss\": 3.5, \"note\": \"info\"}';"
-                                         "echo '{\"some\": 7}'; printf '{\"step\": 20, \"val_loss\": 3.25}'"));
+  const auto outcome =
+      worker.run(script(folder,
+                        "echo hello; echo '{\"step\": 10, \"train_loss\": 4.5}';"
+                        "echo '{\"step\": 10, \"val_loss\": 3.5, \"note\": \"info\"}';"
+                        "echo '{\"some\": 7}'; printf '{\"step\": 20, \"val_loss\": 3.25}'"));
   REQUIRE(std::holds_alternative<Finished>(outcome));
   CHECK(std::get<Finished>(outcome).loss == 3.25);
   CHECK(std::get<Finished>(outcome).steps == 40);
@@ -188,7 +192,8 @@ TEST_CASE("a command's metrics come by the named pipe, whatever it prints", "[wo
 TEST_CASE("a command's metric is found by a regular expression in its log", "[worker][command]") {
   const TemporaryFolder folder;
   CommandWorker worker(folder);
-  auto a = script(folder, "printf 'iter 7/40\\rstep 10: val_loss=3.5, lr 1e-3\\nstep 20: val_loss=3.125,\\n' >&2");
+  auto a =
+      script(folder, "printf 'iter 7/40\\rstep 10: val_loss=3.5, lr 1e-3\\nstep 20: val_loss=3.125,\\n' >&2");
   a.spec.command.metric_regex = R"(step (?<step>\d+): val_loss=(?<value>[-\w.]+))";
   const auto outcome = worker.run(a);
   REQUIRE(std::holds_alternative<Finished>(outcome));
@@ -200,8 +205,9 @@ TEST_CASE("a metric that is not finite ends the trial as diverged at its step, a
           "[worker][command]") {
   for (const char* value : {"NaN", "\"nan\"", "Infinity", "-Infinity", "\"inf\"", "null"}) {
     INFO(value);
-    const auto outcome = outcome_of("echo '{\"step\": 10, \"val_loss\": 3.5}'; echo '{\"step\": 20, \"val_loss\": " +
-                                    std::string(value) + "}'; sleep 300");
+    const auto outcome = outcome_of(
+        "echo '{\"step\": 10, \"val_loss\": 3.5}'; echo '{\"step\": 20, \"val_loss\": " + std::string(value) +
+        "}'; sleep 300");
     REQUIRE(std::holds_alternative<Diverged>(outcome));
     CHECK(std::get<Diverged>(outcome).step == 20);
   }
@@ -224,7 +230,8 @@ TEST_CASE("how a command ends says whether it is tried again", "[worker][command
       {"exit 139", FailureClass::crash, "signal 11"},
       {"kill -KILL $$", FailureClass::worker_lost, "signal 9"},
       {"exit 137", FailureClass::worker_lost, "signal 9"},
-      {"echo 'RuntimeError: CUDA out of memory. Tried to allocate'; exit 1", FailureClass::oom_gpu, "CUDA out"},
+      {"echo 'RuntimeError: CUDA out of memory. Tried to allocate'; exit 1", FailureClass::oom_gpu,
+       "CUDA out"},
       {"echo 'torch.OutOfMemoryError: x'; exit 1", FailureClass::oom_gpu, "OutOfMemoryError"},
   };
   for (const auto& one : kCases) {
@@ -242,7 +249,8 @@ TEST_CASE("a command that cannot be run is the user's error, and the worker goes
   const auto outcome = worker.run(assignment(folder, {"./no-such-trainer"}));
   REQUIRE(std::holds_alternative<Failed>(outcome));
   CHECK(std::get<Failed>(outcome).failure == FailureClass::user_error);
-  CHECK_THAT(std::get<Failed>(outcome).message, ContainsSubstring("./no-such-trainer: cannot be run: No such file"));
+  CHECK_THAT(std::get<Failed>(outcome).message,
+             ContainsSubstring("./no-such-trainer: cannot be run: No such file"));
   CHECK(std::holds_alternative<Finished>(worker.run(script(folder, "echo '{\"val_loss\": 1}'"))));
 }
 
@@ -261,6 +269,7 @@ TEST_CASE("placeholders, variables and the configuration say the same", "[worker
   shape.num_experts = 8, shape.num_active = 2, shape.num_shared = 1, shape.expert_width = 128;
   a.spec.target = "8e2a1s";
   a.attempt = 3;
+  CHECK(spec_from_json(to_json(a.spec)) == a.spec);
   REQUIRE(std::holds_alternative<Finished>(worker.run(a)));
   const auto checkpoint = a.checkpoint + ".dir/checkpoint";
   CHECK(read_text(folder / "words") == "0.001|wd=0.1|{0.02}|17|40|3|8e2a1s|" + checkpoint + "|");
@@ -291,7 +300,10 @@ TEST_CASE("placeholders, variables and the configuration say the same", "[worker
 TEST_CASE("a command sees its slot's GPU and no other", "[worker][command]") {
   const struct {
     const char *device, *visible, *seen;
-  } kCases[] = {{"cpu", nullptr, ""}, {"cuda:2", nullptr, "2"}, {"cuda:1", "4,5", "5"}, {"cuda:0", "GPU-abc", "GPU-abc"}};
+  } kCases[] = {{"cpu", nullptr, ""},
+                {"cuda:2", nullptr, "2"},
+                {"cuda:1", "4,5", "5"},
+                {"cuda:0", "GPU-abc", "GPU-abc"}};
   for (const auto& one : kCases) {
     const TemporaryFolder folder;
     CommandWorker worker(folder, one.device, one.visible);
@@ -335,11 +347,14 @@ TEST_CASE("when the worker is killed, all that its command started is gone soon"
   }
 }
 
-TEST_CASE("a drained command may save itself, and its next attempt finds the same folder", "[worker][command]") {
+TEST_CASE("a drained command may save itself, and its next attempt finds the same folder",
+          "[worker][command]") {
   const TemporaryFolder folder;
   const std::string text =
-      "cd \"$TUNEONCE_CHECKPOINT_DIR\"; if [ -e step ]; then echo \"{\\\"step\\\": $(cat step), \\\"val_loss\\\": "
-      "$TUNEONCE_ATTEMPT}\"; exit 0; fi; trap 'echo 30 > step; exit 0' TERM; echo ready > ready; sleep 300 & wait";
+      "cd \"$TUNEONCE_CHECKPOINT_DIR\"; if [ -e step ]; then echo \"{\\\"step\\\": $(cat step), "
+      "\\\"val_loss\\\": "
+      "$TUNEONCE_ATTEMPT}\"; exit 0; fi; trap 'echo 30 > step; exit 0' TERM; echo ready > ready; sleep 300 & "
+      "wait";
   auto a = script(folder, text);
   {
     CommandWorker worker(folder);
@@ -375,7 +390,8 @@ TEST_CASE("a silent command shows no sign of life, a printing one does", "[worke
     const TemporaryFolder folder;
     CommandWorker worker(folder);
     // The first sign is its start.
-    worker.run(script(folder, silent ? "sleep 3; exit 1" : "for i in $(seq 30); do echo $i; sleep 0.1; done; exit 1"));
+    worker.run(script(
+        folder, silent ? "sleep 3; exit 1" : "for i in $(seq 30); do echo $i; sleep 0.1; done; exit 1"));
     INFO(worker.num_progress);
     CHECK((silent ? worker.num_progress <= 1 : worker.num_progress >= 2));
   }
@@ -384,7 +400,8 @@ TEST_CASE("a silent command shows no sign of life, a printing one does", "[worke
 TEST_CASE("a command's data is known by the names and sizes of its files", "[worker][command]") {
   const TemporaryFolder folder;
   CommandWorker worker(folder);
-  sweeps::DataSpec data{.source = sweeps::DataSource::command, .path = {}, .validation_path = {}, .fingerprint = {}};
+  sweeps::DataSpec data{
+      .source = sweeps::DataSource::command, .path = {}, .validation_path = {}, .fingerprint = {}};
   const auto asked = [&] {
     worker.send(Inspect{.data = data});
     return worker.receive();
@@ -408,13 +425,15 @@ TEST_CASE("lines of a log: JSON reports and what are none", "[worker][command]")
   CHECK(report(R"({"step": 3, "val_loss": "1.5", "ok": true})")->values.size() == 1);
   CHECK(report(R"({"val_loss": NaN, "text": "is NaN \" Infinity"})")->values.size() == 1);
   CHECK(std::isinf(report(R"({"val_loss": -Infinity})")->values.at(0).second));
-  for (const char* line : {"", "val_loss 3", "{", "{\"a\": 1}", "[1]", "{\"step\": 1", "{step: 1}", "{'val_loss': 1}"})
+  for (const char* line :
+       {"", "val_loss 3", "{", "{\"a\": 1}", "[1]", "{\"step\": 1", "{step: 1}", "{'val_loss': 1}"})
     CHECK_FALSE(report(line));
   const std::string deep(30'000, '[');
   CHECK_FALSE(report(("{\"step\":" + deep).c_str()));
 }
 
-TEST_CASE("lines are cut at line ends and carriage returns, in whatever pieces they come", "[worker][command]") {
+TEST_CASE("lines are cut at line ends and carriage returns, in whatever pieces they come",
+          "[worker][command]") {
   std::vector<std::string> lines;
   const auto keep = [&](std::string_view line) { lines.emplace_back(line); };
   LineSplitter splitter;
@@ -437,7 +456,8 @@ TEST_CASE("a metric's pattern finds value and step by name or by place", "[sweep
   CHECK(by_place->step == 7);
   CHECK_FALSE(MetricPattern("loss (\\S+)").find("loss (\\S+)")->step);
   CHECK_FALSE(MetricPattern("loss (\\d+)").find("loss: none"));
-  for (const char* bad : {"loss", "loss (", "(?<step>\\d+)", "(?<loss>.)", "(?<value>.)(?<value>.)", "(?<value"})
+  for (const char* bad :
+       {"loss", "loss (", "(?<step>\\d+)", "(?<loss>.)", "(?<value>.)(?<value>.)", "(?<value"})
     CHECK_THROWS_AS(MetricPattern(bad), std::invalid_argument);
 }
 
