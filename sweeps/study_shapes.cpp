@@ -185,7 +185,7 @@ void read_command(const Section& section, const std::filesystem::path& folder, S
   }
   auto& command = study.command;
   command.words = read_words(section);
-  command.folder = std::filesystem::absolute(folder).lexically_normal().string();
+  command.folder = std::filesystem::absolute(folder.empty() ? "." : folder).lexically_normal().string();
   command.metric = section.text("metric", command.metric);
   if (command.metric.empty() || command.metric == "step")
     section.fail("metric", fmt::format("\"{}\" is no metric's name; write for example metric = \"val_loss\"",
