@@ -101,6 +101,23 @@ std::vector<sweeps::TrialResult> Reader::results() const {
   });
 }
 
+std::vector<TrialRow> Reader::find(const std::string& number_or_name) const {
+  return guarded(file_, [&] {
+    // Version 1 had one state for pruned and dropped.
+    SQLite::Statement select(*database_, R"(
+      SELECT id, key, name, state FROM trial
+      WHERE id = (SELECT id FROM trial WHERE CAST(id AS TEXT) = ?1)
+        OR (name = ?1 AND state != ?2 AND NOT EXISTS (SELECT 1 FROM trial WHERE CAST(id AS TEXT) = ?1)) ORDER BY id)");
+    select.bind(1, number_or_name);
+    select.bind(2, static_cast<int>(sweeps::TrialState::dropped));
+    std::vector<TrialRow> rows;
+    while (select.executeStep())
+      rows.push_back({select.getColumn(0).getInt64(), select.getColumn(1).getString(), select.getColumn(2).getString(),
+                      static_cast<sweeps::TrialState>(select.getColumn(3).getInt())});
+    return rows;
+  });
+}
+
 std::map<sweeps::TrialKey, sweeps::EvalCurve> Reader::evaluations() const {
   std::map<sweeps::TrialKey, sweeps::EvalCurve> evaluations;
   for (auto& curve : curves("eval_loss"))

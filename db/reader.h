@@ -34,6 +34,14 @@ struct StudyRow {
   std::string created;      // UTC
 };
 
+/// A trial as a person names it.
+struct TrialRow {
+  std::int64_t id = 0;
+  sweeps::TrialKey key;
+  std::string name;
+  sweeps::TrialState state = sweeps::TrialState::waiting;
+};
+
 /// values[i] of one metric of one trial at steps[i], in order of steps; a value that was not finite is NaN.
 struct CurveSeries {
   sweeps::TrialKey trial;
@@ -53,6 +61,8 @@ class Reader {
   std::optional<StudyRow> study() const;
   /// Every trial that the study asks for (dropped ones are left out), in the order they were planned.
   std::vector<sweeps::TrialResult> results() const;
+  /// The trial of this number; else those of this name, dropped ones left out.
+  std::vector<TrialRow> find(const std::string& number_or_name) const;
   /// Every curve; of steps that were trained twice the later attempt's value.
   std::vector<CurveSeries> curves() const;
   /// What trials drew, those of diffusion models only.

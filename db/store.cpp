@@ -462,17 +462,47 @@ void Store::set_pruned(std::int64_t id, const sweeps::Censoring& why) {
   update->exec();
 }
 
+namespace {
+/// What retry_failed() and retry() do to the trials that the condition after it picks.
+constexpr const char* kRetry = R"(
+  UPDATE trial SET state = ?, message = NULL, changed = ?,
+    forgiven = (SELECT coalesce(max(number), 0) FROM attempt WHERE trial_id = trial.id)
+  WHERE state = ?)";
+}  // namespace
+
 int Store::retry_failed() {
   int retried = 0;
   write([&] {
-    SQLite::Statement update(*database_, R"(
-      UPDATE trial SET state = ?, message = NULL, changed = ?,
-        forgiven = (SELECT coalesce(max(number), 0) FROM attempt WHERE trial_id = trial.id)
-      WHERE state = ?)");
+    SQLite::Statement update(*database_, kRetry);
     SQLite::bind(update, code(TrialState::waiting), now_utc(), code(TrialState::failed));
     retried = update.exec();
   });
   return retried;
+}
+
+int Store::retry(const std::vector<sweeps::TrialKey>& keys) {
+  write([&] {
+    SQLite::Statement update(*database_, std::string(kRetry) + " AND key = ?");
+    for (const auto& key : keys) {
+      SQLite::bind(update, code(TrialState::waiting), now_utc(), code(TrialState::failed), key);
+      if (update.exec() != 1)
+        throw StoreError(Trouble::state, fmt::format("{}: trial {} has not failed", file_.string(), trial_id(key)));
+      update.reset();
+    }
+  });
+  return static_cast<int>(keys.size());
+}
+
+void Store::cancel(const sweeps::TrialKey& key, const std::string& message) {
+  write([&] {
+    SQLite::Statement update(*database_,
+                             "UPDATE trial SET state = ?, message = ?, changed = ? WHERE key = ? AND state = ?");
+    SQLite::bind(update, code(TrialState::failed),
+                 fmt::format("{}: {}", sweeps::name(FailureClass::cancelled), message), now_utc(), key,
+                 code(TrialState::waiting));
+    if (update.exec() != 1)
+      throw StoreError(Trouble::state, fmt::format("{}: trial {} is not waiting", file_.string(), trial_id(key)));
+  });
 }
 
 void Store::note_started(const sweeps::TrialKey& key, std::int64_t attempt, std::int64_t first_step) {

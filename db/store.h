@@ -99,8 +99,12 @@ class Store : public Reader {
              const AttemptEnd& end = {});
   /// waiting -> pruned: those that lost their worker past the evaluation that decided.
   void prune_waiting(const std::vector<sweeps::Censoring>& censored);
-  /// failed -> waiting, and earlier losses count no more. Returns how many.
+  /// failed -> waiting, and earlier losses count no more. Returns how many. With keys: these alone, all of them or
+  /// none; Trouble::state when one has not failed.
   int retry_failed();
+  int retry(const std::vector<sweeps::TrialKey>& keys);
+  /// waiting -> failed, class cancelled: a person does not want it. Trouble::state when it does not wait.
+  void cancel(const sweeps::TrialKey& key, const std::string& message);
 
   void note_started(const sweeps::TrialKey& key, std::int64_t attempt, std::int64_t first_step);
   void note_step(const sweeps::TrialKey& key, std::int64_t attempt, std::int64_t step);

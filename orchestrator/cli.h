@@ -8,24 +8,30 @@
 
 #include "orchestrator/check.h"
 #include "orchestrator/commands.h"
+#include "orchestrator/control.h"
 #include "orchestrator/csv_commands.h"
+#include "orchestrator/exit_code.h"
+#include "orchestrator/logs.h"
 #include "orchestrator/pipeline.h"
 
 /// The command line: one file of commands a chapter (cli_run, cli_read, cli_analysis, cli_check, cli_data,
-/// cli_store).
+/// cli_store, cli_help).
 namespace orchestrator {
 
 /// What the command line says; one command uses a few of these.
 struct Arguments {
   ConsoleOptions console;
   RunOptions run;
+  PlanOptions plan;
+  LogsOptions logs;
+  ControlRequest request;
   CalculatorOptions calculator;
   CheckOptions check;
   CsvFitOptions csv_fit;
   CsvDriftOptions csv_drift;
-  std::string study, database, charts, format = "table", sql, trial, report, corpus, out;
+  std::string database, charts, format = "table", sql, report, corpus, shell, out;
   double query_seconds = 30;
-  bool json = false, no_measure = false, trend = false;
+  bool json = false, no_measure = false, trend = false, once = false, dry_run = false;
 
   Format output_format() const { return json ? Format::json : parse_format(format); }
 };
@@ -40,6 +46,7 @@ void add_analysis_commands(CLI::App& app, Arguments& arguments, Action& action);
 void add_check_commands(CLI::App& app, Arguments& arguments, Action& action);
 void add_data_commands(CLI::App& app, Arguments& arguments, Action& action);
 void add_store_commands(CLI::App& app, Arguments& arguments, Action& action);
+void add_help_commands(CLI::App& app, Arguments& arguments, Action& action);
 
 /// A command whose help ends with an example (what follows "tuneonce ").
 CLI::App* add_command(CLI::App& app, const std::string& name, const std::string& help, const std::string& example);

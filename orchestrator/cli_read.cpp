@@ -1,5 +1,6 @@
-// The command line's chapter "what a database says": status, results, best, query, logs.
+// The command line's chapter "what a database says": status, results, best, query, logs, watch.
 #include "orchestrator/cli.h"
+#include "orchestrator/watch.h"
 
 namespace orchestrator {
 
@@ -29,11 +30,24 @@ void add_read_commands(CLI::App& app, Arguments& arguments, Action& action) {
     };
   });
 
-  auto* logs = add_command(app, "logs", "what a trial's workers printed", "logs 3");
-  logs->add_option("TRIAL", arguments.trial, "number or name of the trial")->required();
+  auto* logs = add_command(app, "logs", "what a trial's workers printed", "logs 3 -f -n 20");
+  logs->add_option("TRIAL", arguments.logs.trial, "number or name of the trial")->required();
   add_database(logs, arguments);
+  auto* follow = logs->add_flag("-f,--follow", arguments.logs.follow, "go on until the trial has ended");
+  logs->add_option("-n,--lines", arguments.logs.lines, "only the last so many lines")
+      ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 40));
+  logs->add_option("--attempt", arguments.logs.attempt, "only this attempt, from 1")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 40))
+      ->excludes(follow);
   logs->callback(
-      [&] { action = [](const Arguments& a) { return show_logs(choose_database(a.database), a.trial); }; });
+      [&] { action = [](const Arguments& a) { return show_logs(choose_database(a.database), a.logs); }; });
+
+  auto* watching = add_command(app, "watch", "a live screen: what runs, the best so far, the sweep, failures; plain lines "
+                               "in a pipe", "watch small.db");
+  add_database(watching, arguments);
+  watching->add_flag("--once", arguments.once, "one frame");
+  watching->callback(
+      [&] { action = [](const Arguments& a) { return watch(choose_database(a.database), a.once); }; });
 }
 
 }  // namespace orchestrator

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdio>
-#include <fstream>
-#include <iostream>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -12,10 +10,11 @@
 #include "db/query.h"
 #include "db/sqlite.h"
 #include "orchestrator/exit_code.h"
-#include "orchestrator/owner_lock.h"
 #include "orchestrator/pipeline.h"
+#include "orchestrator/progress.h"
 #include "orchestrator/report_file.h"
 #include "orchestrator/spec_codec.h"
+#include "orchestrator/standing.h"
 #include "orchestrator/verdicts.h"
 #include "sweeps/study_file.h"
 
@@ -68,12 +67,6 @@ db::Table num_by_state(const fs::path& database) {
     FROM results WHERE state != 'dropped' GROUP BY role, target ORDER BY min(trial))");
 }
 
-db::Table running_now(const fs::path& database) {
-  return db::run_query(database, R"(
-    SELECT results.trial, results.name, results.steps AS step, json_extract(trial.spec, '$.run.steps') AS steps, device, attempts
-    FROM results JOIN trial ON trial.id = results.trial WHERE results.state = 'running' ORDER BY results.trial)");
-}
-
 db::Table decided(const fs::path& database) {
   // Decisions are stored at the end of a stage; a target that is trained already shows its loss before that.
   return db::run_query(database, R"(
@@ -87,16 +80,41 @@ db::Table decided(const fs::path& database) {
     FROM target LEFT JOIN drift_check ON drift_check.target = target.name)");
 }
 
-std::string status_text(const fs::path& database, const db::StudyRow& study) {
-  const auto owner = OwnerLock::owner(database);
+/// What a study takes, and what is left, in bytes.
+struct Disk {
+  std::uintmax_t database = 0, folder = 0, free = 0;
+};
+Disk disk_use(const fs::path& database) {
+  Disk disk;
+  std::error_code error;
+  const auto add = [&](std::uintmax_t& sum, const fs::path& file) {
+    const auto size = fs::file_size(file, error);
+    if (!error) sum += size;
+  };
+  for (const char* suffix : {"", "-wal", "-shm"}) add(disk.database, database.string() + suffix);
+  for (auto it = fs::recursive_directory_iterator(database.string() + ".d", error);
+       !error && it != fs::recursive_directory_iterator(); it.increment(error))
+    if (it->is_regular_file(error)) add(disk.folder, it->path());
+  const auto space = fs::space(fs::absolute(database).parent_path(), error);
+  if (!error) disk.free = space.available;
+  return disk;
+}
+std::string size_text(std::uintmax_t bytes) {
+  const auto mebibytes = static_cast<double>(bytes) / (1 << 20);
+  return mebibytes < 1024 ? fmt::format("{:.1f} MiB", mebibytes) : fmt::format("{:.1f} GiB", mebibytes / 1024);
+}
+
+std::string status_text(const Standing& standing) {
+  const auto& database = standing.database;
   std::string text =
-      fmt::format("study {}, database {}, {}\n\n", study.name, database.string(),
-                  owner ? fmt::format("a run is on ({})", *owner) : std::string("no run is on"));
+      fmt::format("study {}, database {}, {}\n\n", standing.study, database.string(),
+                  standing.owner ? fmt::format("a run is on ({})", *standing.owner) : std::string("no run is on"));
   text += format_table(num_by_state(database), Format::table);
-  for (const auto& row : running_now(database).rows)
-    text += fmt::format("{}trial {} \"{}\": step {} of {} on {}, attempt {}\n",
-                        text.ends_with("\n\n") ? "" : "\n", cell(row[0]), cell(row[1]),
-                        row[2].index() ? cell(row[2]) : "0", cell(row[3]), cell(row[4]), cell(row[5]));
+  for (const auto& trial : standing.trials)
+    text += fmt::format("{}trial {} \"{}\": step {} of {} on {}, attempt {}{}\n", text.ends_with("\n\n") ? "" : "\n",
+                        trial.trial, trial.name, trial.step, trial.steps, trial.device, trial.attempt,
+                        trial.eta_seconds ? ", done in about " + duration_text(*trial.eta_seconds) : "");
+  if (standing.eta_seconds) text += fmt::format("\nall done in about {}\n", duration_text(*standing.eta_seconds));
   const auto optimum =
       db::run_query(database, "SELECT lr, lr_low, lr_high, wd, bracketed FROM optimum WHERE model = 'proxy'");
   for (const auto& row : optimum.rows)
@@ -106,22 +124,50 @@ std::string status_text(const fs::path& database, const db::StudyRow& study) {
     text += fmt::format("{} ({}): loss {}, SP {}{}\n", cell(row[0]), cell(row[1]),
                         row[2].index() ? cell(row[2]) : "-", row[3].index() ? cell(row[3]) : "-",
                         row[4].index() ? fmt::format("; {}: {}", cell(row[4]), cell(row[5])) : "");
-  return text;
+  if (standing.failed > 0) text += fmt::format("\nfailed: {}; `tuneonce retry --failed` lets them wait again\n", standing.failed);
+  for (const auto& failure : standing.failures)
+    text += fmt::format("trial {} \"{}\": {}{}\n", failure.trial, failure.name, failure.message,
+                        failure.log.empty() ? "" : "; log: " + failure.log);
+  const auto disk = disk_use(database);
+  return text + fmt::format("\ndisk: database {}, logs and checkpoints {}, free {}\n", size_text(disk.database),
+                            size_text(disk.folder), size_text(disk.free));
 }
 
 nlohmann::ordered_json rows_as_json(const db::Table& table) {
   return nlohmann::ordered_json::parse(format_table(table, Format::json));
 }
 
-nlohmann::ordered_json status_json(const fs::path& database, const db::StudyRow& study) {
-  const auto owner = OwnerLock::owner(database);
-  nlohmann::ordered_json status;
-  status["study"] = study.name;
-  status["database"] = database.string();
-  status["owner"] = owner ? nlohmann::ordered_json(*owner) : nullptr;
-  status["trials"] = rows_as_json(num_by_state(database));
-  status["running"] = rows_as_json(running_now(database));
-  status["targets"] = rows_as_json(decided(database));
+nlohmann::ordered_json status_json(const Standing& standing) {
+  using Json = nlohmann::ordered_json;
+  const auto or_null = [](const auto& value) { return value ? Json(*value) : Json(nullptr); };
+  Json status;
+  status["study"] = standing.study;
+  status["database"] = standing.database.string();
+  status["owner"] = or_null(standing.owner);
+  status["stage"] = standing.stage;
+  status["eta_seconds"] = or_null(standing.eta_seconds);
+  status["states"] = {{"waiting", standing.waiting},   {"running", standing.running}, {"complete", standing.complete},
+                      {"diverged", standing.diverged}, {"pruned", standing.pruned},   {"failed", standing.failed}};
+  status["trials"] = rows_as_json(num_by_state(standing.database));
+  status["running"] = Json::array();
+  for (const auto& trial : standing.trials)
+    status["running"].push_back({{"trial", trial.trial},
+                                 {"name", trial.name},
+                                 {"step", trial.step},
+                                 {"steps", trial.steps},
+                                 {"device", trial.device},
+                                 {"attempts", trial.attempt},
+                                 {"eta_seconds", or_null(trial.eta_seconds)}});
+  status["targets"] = rows_as_json(decided(standing.database));
+  status["failures"] = Json::array();  // the last ones; "states" has their number
+  for (const auto& failure : standing.failures)
+    status["failures"].push_back({{"trial", failure.trial},
+                                  {"name", failure.name},
+                                  {"message", failure.message},
+                                  {"log", failure.log},
+                                  {"time", failure.time}});
+  const auto disk = disk_use(standing.database);
+  status["disk"] = {{"database_bytes", disk.database}, {"folder_bytes", disk.folder}, {"free_bytes", disk.free}};
   return status;
 }
 
@@ -155,13 +201,12 @@ fs::path choose_database(const std::string& named) {
 }
 
 int show_status(const fs::path& database, Format format) {
-  const auto study = db::Reader(database, spec_codec()).study();
-  if (!study) throw ExitError(kUsage, fmt::format("{}: holds no study yet", database.string()));
+  const auto standing = read_standing(database);
   switch (format) {
-    case Format::table: print(status_text(database, *study)); break;
-    case Format::json: print(status_json(database, *study).dump(2) + "\n"); break;
-    case Format::jsonl: print(status_json(database, *study).dump() + "\n"); break;
-    case Format::csv: print(num_by_state(database), format); break;
+    case Format::table: print(status_text(standing)); break;
+    case Format::json: print(status_json(standing).dump(2) + "\n"); break;
+    case Format::jsonl: print(status_json(standing).dump() + "\n"); break;
+    case Format::csv: print(flatten(status_json(standing)), format); break;
   }
   return kDone;
 }
@@ -172,39 +217,12 @@ int show_results(const fs::path& database, Format format) {
 }
 
 int show_best(const fs::path& database, Format format) {
-  // The SP baselines ("check") are there to be compared with, not to be best.
-  print(db::run_query(database, R"(
-          SELECT coalesce(target, 'proxy') AS model, trial, name, lr, wd, init_std, loss, excess
-          FROM (SELECT *, row_number() OVER (PARTITION BY target ORDER BY loss, trial) AS place
-            FROM results WHERE state = 'complete' AND role != 'check')
-          WHERE place = 1 ORDER BY target IS NOT NULL, trial)"),
-        format);
+  print(best_trials(database), format);
   return kDone;
 }
 
 int show_query(const fs::path& database, const std::string& sql, double seconds, Format format) {
   print(db::run_query(database, sql, {}, {.seconds = seconds}), format);
-  return kDone;
-}
-
-int show_logs(const fs::path& database, const std::string& trial) {
-  const auto found = db::run_query(database,
-                                   "SELECT log, trial.id, trial.name FROM attempt JOIN trial ON trial.id = trial_id WHERE "
-                                   "trial.name = ?1 OR CAST(trial.id AS TEXT) = ?1 "
-                                   "ORDER BY number DESC LIMIT 1",
-                                   {trial});
-  if (found.rows.empty())
-    throw ExitError(kUsage, fmt::format("{}: no attempt of a trial {}; `tuneonce results` lists the trials",
-                                        database.string(), trial));
-  const auto file = fs::absolute(database).parent_path() / cell(found.rows[0][0]);
-  std::ifstream stream(file);
-  if (!stream && !fs::exists(file) && fs::exists(file.parent_path())) {
-    fmt::print(stderr, "trial {} \"{}\": its worker has printed nothing\n", cell(found.rows[0][1]),
-               cell(found.rows[0][2]));
-    return kDone;
-  }
-  if (!stream) throw ExitError(kEnvironment, fmt::format("{}: cannot be read", file.string()));
-  if (stream.peek() != std::ifstream::traits_type::eof()) std::cout << stream.rdbuf() << std::flush;
   return kDone;
 }
 

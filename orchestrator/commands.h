@@ -20,8 +20,6 @@ int show_status(const std::filesystem::path& database, Format format);
 int show_results(const std::filesystem::path& database, Format format);
 int show_best(const std::filesystem::path& database, Format format);
 int show_query(const std::filesystem::path& database, const std::string& sql, double seconds, Format format);
-/// `trial` is a number or a name.
-int show_logs(const std::filesystem::path& database, const std::string& trial);
 
 int show_fit(const std::filesystem::path& database, Format format);
 int show_transfer(const std::filesystem::path& database, Format format);

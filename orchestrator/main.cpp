@@ -63,6 +63,7 @@ int main(int argc, char** argv) {
   add_check_commands(app, arguments, action);
   add_data_commands(app, arguments, action);
   add_store_commands(app, arguments, action);
+  add_help_commands(app, arguments, action);
   try {
     check_command(app, argc, argv);
     app.parse(argc, argv);

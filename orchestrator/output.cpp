@@ -85,28 +85,50 @@ bool is_number(const db::Value& value) {
 
 std::string as_text(const db::Table& table) {
   const std::size_t columns = table.columns.size();
+  std::vector<std::vector<std::string>> lines = {table.columns};
   std::vector<std::size_t> width(columns);
   std::vector<bool> right(columns, false);
-  for (std::size_t i = 0; i < columns; ++i) {
-    width[i] = table.columns[i].size();
-    for (const auto& row : table.rows) {
-      width[i] = std::max(width[i], for_people(row[i]).size());
+  for (const auto& row : table.rows) {
+    auto& line = lines.emplace_back();
+    for (std::size_t i = 0; i < columns; ++i) {
+      line.push_back(for_people(row[i]));
       right[i] = right[i] || is_number(row[i]);
     }
   }
+  for (const auto& line : lines)
+    for (std::size_t i = 0; i < columns; ++i) width[i] = std::max(width[i], line[i].size());
   std::string text;
-  const auto line = [&](auto&& cell) {
-    std::string out;
-    for (std::size_t i = 0; i < columns; ++i)
-      out +=
-          right[i] ? fmt::format("{:>{}}  ", cell(i), width[i]) : fmt::format("{:<{}}  ", cell(i), width[i]);
-    out.erase(out.find_last_not_of(' ') + 1);
-    text += out;
+  for (const auto& line : lines) {
+    for (std::size_t i = 0; i < columns; ++i) {
+      const std::string room(width[i] - line[i].size(), ' ');
+      text += right[i] ? room + line[i] : line[i] + room;
+      text += "  ";
+    }
+    text.erase(text.find_last_not_of(' ') + 1);
     text += '\n';
-  };
-  line([&](std::size_t i) { return table.columns[i]; });
-  for (const auto& row : table.rows) line([&](std::size_t i) { return for_people(row[i]); });
+  }
   return text;
+}
+
+/// `name` is that of `json` itself; empty for the whole.
+void flatten(const ordered_json& json, const std::string& name, db::Table& table) {
+  const std::string inside = name.empty() ? "" : name + ".";
+  if (json.is_object()) {
+    for (const auto& [key, value] : json.items()) flatten(value, inside + key, table);
+  } else if (json.is_array()) {
+    for (std::size_t i = 0; i < json.size(); ++i) flatten(json[i], inside + std::to_string(i), table);
+  } else {
+    table.columns.push_back(name);
+    auto& row = table.rows.front();
+    if (json.is_number_integer())
+      row.emplace_back(json.get<std::int64_t>());
+    else if (json.is_number())
+      row.emplace_back(json.get<double>());
+    else if (json.is_null())
+      row.emplace_back();
+    else
+      row.emplace_back(json.is_string() ? json.get<std::string>() : json.dump());
+  }
 }
 
 }  // namespace
@@ -127,6 +149,13 @@ std::string format_table(const db::Table& table, Format format) {
     case Format::csv: return as_csv(table);
   }
   throw std::logic_error("format_table: unknown Format");
+}
+
+db::Table flatten(const nlohmann::ordered_json& object) {
+  db::Table table;
+  table.rows.emplace_back();
+  flatten(object, "", table);
+  return table;
 }
 
 }  // namespace orchestrator

@@ -3,6 +3,8 @@
 #include <string>
 #include <string_view>
 
+#include <nlohmann/json_fwd.hpp>
+
 #include "db/query.h"
 
 namespace orchestrator {
@@ -15,5 +17,8 @@ Format parse_format(std::string_view text);
 /// The others are for programs: numbers read back to the same double, NULL is null or empty; json is an array
 /// of objects, jsonl one object a line, csv has a header (RFC 4180).
 std::string format_table(const db::Table& table, Format format);
+
+/// One row: values inside of others under dotted names, as in "disk.free_bytes" and "running.0.step".
+db::Table flatten(const nlohmann::ordered_json& object);
 
 }  // namespace orchestrator

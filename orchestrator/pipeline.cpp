@@ -3,8 +3,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <charconv>
 #include <csignal>
 #include <cstdio>
+#include <set>
 
 #include <fmt/format.h>
 #include <boost/asio/signal_set.hpp>
@@ -13,15 +15,17 @@
 #include "db/sqlite.h"
 #include "db/store.h"
 #include "orchestrator/build_info.h"
+#include "orchestrator/control.h"
 #include "orchestrator/nominal_plan.h"
 #include "orchestrator/output.h"
 #include "orchestrator/owner_lock.h"
+#include "orchestrator/plan_diff.h"
 #include "orchestrator/process_tree.h"
 #include "orchestrator/progress.h"
 #include "orchestrator/report_file.h"
 #include "orchestrator/scheduler.h"
 #include "orchestrator/spec_codec.h"
-#include "orchestrator/study_changes.h"
+#include "orchestrator/trial_commands.h"
 #include "orchestrator/verdicts.h"
 #include "orchestrator/worker_process.h"
 #include "sweeps/study_file.h"
@@ -45,6 +49,19 @@ template <class Answer>
 Answer answer_as(const worker::WorkerMessage& message) {
   if (const auto* answer = std::get_if<Answer>(&message)) return *answer;
   throw ExitError(kEnvironment, "the worker answered another question than the one it was asked");
+}
+
+/// "3" -> {3, 0}, "10%" -> {0, 0.1}, "" -> {0, 0}. Throws std::invalid_argument.
+std::pair<int, double> parse_max_failures(const std::string& text) {
+  if (text.empty()) return {0, 0};
+  int number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  const auto rest = std::string_view(end, static_cast<std::size_t>(text.data() + text.size() - end));
+  if (error != std::errc{} || number < 1 || (!rest.empty() && rest != "%") || (rest == "%" && number > 99))
+    throw std::invalid_argument(fmt::format("--max-failures {}: takes a number of trials from 1, or a share from 1% to "
+                                            "99%",
+                                            text));
+  return rest.empty() ? std::pair{number, 0.0} : std::pair{0, number / 100.0};
 }
 
 /// A worker that was stopped while it started or answered, say.
@@ -74,6 +91,10 @@ class Run {
   int conclude(const sweeps::Analysis& analysis);
   SchedulerEvents events();
   void watch_signals();
+  void drain_for(int signal);
+  void listen();
+  std::string obey(const ControlRequest& request);
+  std::string cancel(const std::vector<std::string>& names);
   std::string resume_command() const;
 
   RunOptions options_;
@@ -89,9 +110,12 @@ class Run {
   std::optional<Guard> guard_;
   std::optional<db::Store> store_;
   std::optional<Progress> progress_;
+  std::optional<ControlServer> control_;
+  sweeps::Stage stage_ = sweeps::Stage::scan;
   std::int64_t study_id_ = 0;
   int signal_ = 0;
   bool broken_ = false;
+  bool cancelled_ = false;  // by `tuneonce cancel --all`
 };
 
 Run::Run(const RunOptions& options, Console& console)
@@ -118,6 +142,9 @@ Run::Run(const RunOptions& options, Console& console)
   if (const auto trouble = DiskGuard(study_.disk, database_, scheduling.folder).trouble())
     throw ExitError(kEnvironment, *trouble);
   if (options.stall_seconds) scheduling.stall_seconds = *options.stall_seconds;
+  const auto [failures, share] = parse_max_failures(options.max_failures);
+  scheduling.max_failures = failures;
+  scheduling.max_failed_share = share;
   if (options.checkpoint_seconds) scheduling.checkpoint_seconds = *options.checkpoint_seconds;
   launcher_.emplace(context_, find_worker_program(study_.proxy.shape.family), run_mark(database_));
   scheduler_.emplace(context_, *launcher_, std::move(slots), scheduling, events());
@@ -142,7 +169,8 @@ int Run::go() {
   if (error && (signal_ == 0 || !is_exit_error(error))) std::rethrow_exception(error);
   if (signal_ == 0) return code;
   console_.message(fmt::format("stopped by {}; nothing is lost, go on with: {}",
-                               signal_ == SIGINT    ? "Ctrl-C"
+                               cancelled_           ? "`tuneonce cancel`"
+                               : signal_ == SIGINT  ? "Ctrl-C"
                                : signal_ == SIGTERM ? "SIGTERM"
                                                     : "SIGHUP",
                                resume_command()));
@@ -153,18 +181,73 @@ int Run::go() {
 void Run::watch_signals() {
   signals_.async_wait([this](const boost::system::error_code& error, int signal) {
     if (error) return;
-    if (signal_ == 0) {
-      console_.message("stopping: running trials are being saved; once more stops at once");
-      signal_ = signal;
-      if (scheduler_->num_busy() > 0)
-        scheduler_->drain();
-      else
-        scheduler_->stop();
-    } else {
+    if (signal_ == 0)
+      drain_for(signal);
+    else
       scheduler_->stop();
-    }
     watch_signals();
   });
+}
+
+void Run::drain_for(int signal) {
+  console_.message("stopping: running trials are being saved; once more stops at once");
+  signal_ = signal;
+  if (scheduler_->num_busy() > 0)
+    scheduler_->drain();
+  else
+    scheduler_->stop();
+}
+
+/// `retry` and `cancel` come in here. A folder that takes no socket does not stop a run.
+void Run::listen() {
+  const auto message = [this](const std::string& text) { console_.message(text); };
+  try {
+    control_.emplace(context_, control_socket(database_), [this](const auto& request) { return obey(request); },
+                     message, ControlServer::Limits{});
+  } catch (const ExitError& error) {
+    console_.message(fmt::format("{}; `retry` and `cancel` will not reach this run", error.what()));
+  }
+}
+
+std::string Run::obey(const ControlRequest& request) {
+  std::string done;
+  if (request.command == ControlRequest::Command::cancel && request.all) {
+    if (signal_ != 0) return "it is stopping already";
+    cancelled_ = true;
+    drain_for(SIGINT);
+    return "running trials are being saved, then the run ends";
+  }
+  if (request.command == ControlRequest::Command::cancel) {
+    done = cancel(request.trials);
+  } else {
+    std::set<std::int64_t> known;
+    for (const auto& trial : store_->waiting()) known.insert(trial.id);
+    done = retry(*store_, request);
+    auto trials = store_->waiting();
+    std::erase_if(trials, [&](const auto& trial) { return known.contains(trial.id); });
+    scheduler_->add(std::move(trials));
+  }
+  store_->flush();
+  console_.message(done);
+  progress_->begin(sweeps::name(stage_), store_->results());
+  return done;
+}
+
+std::string Run::cancel(const std::vector<std::string>& names) {
+  const auto trials = named_trials(*store_, names);
+  for (const auto& trial : trials)
+    if (trial.state != sweeps::TrialState::waiting && trial.state != sweeps::TrialState::running)
+      throw ExitError(kUsage,
+                      fmt::format("{} is {}; there is nothing to stop", quoted(trial), sweeps::name(trial.state)));
+  std::string done;
+  for (const auto& trial : trials) {
+    if (!scheduler_->cancel(trial.key))
+      throw ExitError(kUsage, fmt::format("{} does not wait in this run", quoted(trial)));
+    store_->record("cancel", "by hand", trial.key);
+    done += fmt::format("{}{} {}", done.empty() ? "" : "; ", quoted(trial),
+                        trial.state == sweeps::TrialState::running ? "is being stopped" : "will not be started");
+  }
+  return done;
 }
 
 awaitable<int> Run::work() {
@@ -193,6 +276,8 @@ void Run::open_store() {
   store_.emplace(db::Store::open(database_, spec_codec()));
   const auto before = store_->study();
   if (before && !options_.accept_change) refuse_change(*before);
+  std::vector<std::string> changes;
+  if (before && before->name == study_.name) changes = plan_diff(*before, study_, store_->results());
   study_id_ = store_->put_study(study_, options_.study_file);
   store_->begin_run(study_id_, program_info(launcher_->program()));
   store_->record("run",
@@ -201,18 +286,13 @@ void Run::open_store() {
   if (before && study_id_ != before->id) {
     console_.message(
         "the study has changed since the last run; finished trials that are still asked for stay:");
-    for (const auto& change : study_changes(before->text, study_.text)) {
+    for (const auto& change : changes) {
       console_.message("  " + change);
       store_->record("study", change);
     }
-    if (before->fingerprint != study_.data.fingerprint) {
-      console_.message("  the data itself");
-      store_->record("study", "the data itself: " + before->fingerprint + " -> " + study_.data.fingerprint);
-    }
   }
-  if (const int retried = store_->retry_failed(); retried > 0)
-    console_.message(fmt::format("trying {} failed trials again", retried));
   progress_.emplace(console_, total_flops(nominal_plan(study_)));
+  listen();
 }
 
 /// Finished trials of the proxy must not silently stop being part of its sweep.
@@ -242,7 +322,8 @@ awaitable<sweeps::Analysis> Run::train_what_is_missing() {
     store_->add_plan(study_id_, analysis.missing);
     store_->put_decisions(study_id_, study_, analysis);
     if (analysis.missing.empty() || signal_ != 0 || broken_) co_return analysis;
-    progress_->begin(sweeps::name(analysis.stage), store_->results());
+    stage_ = analysis.stage;
+    progress_->begin(sweeps::name(stage_), store_->results());
     sweeps::SweepWatch watch(sweeps::sweeps_under_way(study_, analysis));
     const auto end = co_await scheduler_->run(*store_, std::move(watch));
     broken_ = end == Scheduler::End::broken;
@@ -256,6 +337,11 @@ int Run::conclude(const sweeps::Analysis& analysis) {
   fmt::print("{}\n\n", summary_text(study_, analysis));
   write_report(report_, study_, analysis, store_->curves(), store_->samples());
   fmt::print("report: {}\n", report_.string());
+  if (analysis.num_failed > 0)
+    console_.message(fmt::format("{} failed and {} not tried again by itself: mend the cause, then tuneonce retry "
+                                 "--failed --db {}, then {}",
+                                 analysis.num_failed == 1 ? "a trial" : fmt::format("{} trials", analysis.num_failed),
+                                 analysis.num_failed == 1 ? "is" : "are", database_.string(), resume_command()));
   if (broken_) {
     console_.error(
         fmt::format("stopped after too many failures; mend the cause and go on with: {}", resume_command()));
@@ -348,10 +434,28 @@ void print_plan(const sweeps::Study& study, const NominalPlan& plan, const std::
   }
 }
 
-awaitable<void> make_plan(sweeps::Study& study, Scheduler& scheduler, bool measure, int num_workers) {
+/// The difference to what the database holds, on stdout.
+void print_diff(const sweeps::Study& study, const fs::path& database) {
+  const db::Reader reader(database, spec_codec());
+  const auto before = reader.study();
+  if (!before) throw ExitError(kUsage, fmt::format("{}: holds no study yet", database.string()));
+  if (before->name != study.name)
+    throw ExitError(kUsage, fmt::format("{}: holds the study \"{}\", not \"{}\"; choose another file with --db",
+                                        database.string(), before->name, study.name));
+  const auto lines = plan_diff(*before, study, reader.results());
+  if (lines.empty()) fmt::print("nothing has changed since the last run of {}\n", database.string());
+  for (const auto& line : lines) fmt::print("{}\n", line);
+}
+
+awaitable<void> make_plan(sweeps::Study& study, Scheduler& scheduler, const PlanOptions& options, int num_workers) {
   worker::OrchestratorMessage data_question = inspect_question(study);
   const auto answer = co_await scheduler.ask(std::move(data_question));
   study.data.fingerprint = answer_as<worker::Inspected>(answer).fingerprint;
+  if (options.diff) {
+    print_diff(study, options.database);
+    co_await scheduler.close();
+    co_return;
+  }
   const auto plan = nominal_plan(study);
   std::vector<StepTime> times;
   for (const auto& part : plan.parts) {
@@ -359,7 +463,7 @@ awaitable<void> make_plan(sweeps::Study& study, Scheduler& scheduler, bool measu
     const bool known =
         std::any_of(times.begin(), times.end(), [&](const auto& time) { return time.run == spec.run; });
     // A command has no step that could be timed on its own.
-    if (!measure || known || spec.run.shape.family == models::ModelFamily::command) continue;
+    if (!options.measure || known || spec.run.shape.family == models::ModelFamily::command) continue;
     worker::OrchestratorMessage question = worker::Measure{.spec = spec};
     const auto measured = co_await scheduler.ask(std::move(question));
     times.push_back({part.what, spec.run, answer_as<worker::Measured>(measured)});
@@ -374,8 +478,23 @@ fs::path default_database(const sweeps::Study& study) { return study.name + ".db
 
 int run_study(const RunOptions& options, Console& console) { return Run(options, console).go(); }
 
-int plan_study(const fs::path& study_file, bool measure, Console& console) {
-  auto study = sweeps::load_study(study_file);
+std::string max_failures_problem(const std::string& text) {
+  try {
+    parse_max_failures(text);
+    return "";
+  } catch (const std::invalid_argument& error) {
+    return error.what();
+  }
+}
+
+int plan_study(const PlanOptions& given, Console& console) {
+  auto options = given;
+  auto study = sweeps::load_study(options.study_file);
+  if (options.database.empty()) options.database = default_database(study);
+  if (options.diff && !fs::exists(options.database))
+    throw ExitError(kUsage, fmt::format("{}: there is no such database, so nothing to compare with; `tuneonce plan {}` "
+                                        "shows the whole plan",
+                                        options.database.string(), options.study_file.string()));
   auto slots = device_slots(study.resources, std::nullopt, visible_gpus(), usable_cores());
   const int num_workers = static_cast<int>(slots.size());
   nominal_plan(study);  // what the rule refuses needs no worker
@@ -384,7 +503,7 @@ int plan_study(const fs::path& study_file, bool measure, Console& console) {
   Scheduler scheduler(context, launcher, std::move(slots), {},
                       {.message = [&](const std::string& text) { console.message(text); }});
   std::exception_ptr error;
-  asio::co_spawn(context, make_plan(study, scheduler, measure, num_workers), [&](std::exception_ptr thrown) {
+  asio::co_spawn(context, make_plan(study, scheduler, options, num_workers), [&](std::exception_ptr thrown) {
     error = thrown;
     context.stop();
   });

@@ -18,6 +18,14 @@ struct RunOptions {
   std::optional<double> stall_seconds;
   std::optional<double> checkpoint_seconds;
   bool accept_change = false;  // of the study, although finished trials no longer belong to it then
+  std::string max_failures;  // "3", "10%"; empty: the study's own breaker alone
+};
+
+struct PlanOptions {
+  std::filesystem::path study_file;
+  bool measure = true;  // the time of a step
+  bool diff = false;    // only what has changed against the database
+  std::filesystem::path database = {};  // empty: default_database()
 };
 
 /// "<study name>.db" in the current folder.
@@ -28,8 +36,12 @@ std::filesystem::path default_database(const sweeps::Study& study);
 /// code; throws ExitError, db::StoreError, sweeps::StudyError.
 int run_study(const RunOptions& options, Console& console);
 
-/// `tuneonce plan`: the resolved study, its trials, their cost and every transfer factor, on stdout. Asks a
-/// worker for the data's soundness and, with `measure`, for the time of a step. Writes nothing.
-int plan_study(const std::filesystem::path& study_file, bool measure, Console& console);
+/// What is wrong with a RunOptions::max_failures; empty when nothing is.
+std::string max_failures_problem(const std::string& text);
+
+/// `tuneonce plan`: the resolved study, its trials, their cost and every transfer factor, on stdout; or, with `diff`,
+/// what has changed against the study in the database. Asks a worker for the data's soundness and, with `measure`, for
+/// the time of a step. Writes nothing.
+int plan_study(const PlanOptions& options, Console& console);
 
 }  // namespace orchestrator

@@ -28,6 +28,8 @@ constexpr auto kLook = std::chrono::milliseconds(100);  // how often what others
 constexpr auto kGroupCommit = std::chrono::milliseconds(10);
 constexpr double kMaxLoss = 1e100;  // beyond it squares overflow
 constexpr auto kClockJump = std::chrono::seconds(60);
+constexpr int kFailuresForShare = 5;
+constexpr const char* kByHand = "by hand; `tuneonce retry` lets it wait again";
 
 template <class... Handlers>
 struct Overloaded : Handlers... {
@@ -234,11 +236,9 @@ awaitable<Scheduler::End> Scheduler::run(db::Store& store, sweeps::SweepWatch wa
   }
   store.set_group_commit(kGroupCommit);
 
-  num_serving_ = static_cast<int>(std::min(slots_.size(), queue_.size()));
+  for (std::size_t i = 0; i < std::min(slots_.size(), queue_.size()); ++i) serve_in_background(slots_[i]);
   asio::co_spawn(context_, housekeep(), asio::detached);
   all_served_.expires_at(asio::steady_timer::time_point::max());
-  for (int i = 0, n = num_serving_; i < n; ++i)
-    asio::co_spawn(context_, serve_and_note(slots_[static_cast<std::size_t>(i)]), asio::detached);
   while (num_serving_ > 0) {
     boost::system::error_code ignored;
     co_await all_served_.async_wait(asio::redirect_error(use_awaitable, ignored));
@@ -286,8 +286,13 @@ awaitable<void> Scheduler::housekeep() {
   }
 }
 
-awaitable<void> Scheduler::serve_and_note(Slot& slot) {
+void Scheduler::serve_in_background(Slot& slot) {
   slot.serving = true;
+  ++num_serving_;
+  asio::co_spawn(context_, serve_and_note(slot), asio::detached);
+}
+
+awaitable<void> Scheduler::serve_and_note(Slot& slot) {
   try {
     co_await serve(slot);
   } catch (const ExitError& error) {
@@ -504,6 +509,7 @@ std::vector<db::WaitingTrial> Scheduler::take_batch(int slots) {
 
 worker::Assign Scheduler::start_batch(Slot& slot, std::vector<db::WaitingTrial> batch) {
   slot.output.clear();
+  slot.killed = false;
   worker::Assign assign;
   for (auto& trial : batch) {
     const auto log = log_file(trial.id);
@@ -554,7 +560,7 @@ awaitable<void> Scheduler::train(Slot& slot, std::vector<db::WaitingTrial> batch
     slot.retired = true;
     events_.message(fmt::format("{}; its slot on {} gets no more work", end.message, slot.device.device));
   }
-  if (stopping_) lost->failure = FailureClass::cancelled;
+  if (stopping_ || slot.killed) lost->failure = FailureClass::cancelled;
   while (!slot.running.empty()) settle(slot, slot.running.begin()->first, *lost);
   slot.worker.reset();
 }
@@ -643,16 +649,18 @@ void Scheduler::settle(Slot& slot, const sweeps::TrialKey& key, sweeps::Outcome 
     outcome = sweeps::Diverged{finished->steps, finished->seconds};
   bool again = false;
   auto* failed = std::get_if<sweeps::Failed>(&outcome);
-  const bool pruned = failed && failed->failure == FailureClass::cancelled && running.censoring;
+  const bool cancelled = failed && running.cancelled;
+  if (cancelled) *failed = {FailureClass::cancelled, kByHand};
+  const bool pruned = failed && !cancelled && failed->failure == FailureClass::cancelled && running.censoring;
   if (pruned) failed->message = running.censoring->reason;
   if (failed) {
-    if (failed->failure == FailureClass::cancelled && !stopping_ && !pruned)
+    if (failed->failure == FailureClass::cancelled && !stopping_ && !slot.killed && !pruned && !cancelled)
       failed->failure = FailureClass::worker_lost;
     if (says_disk_full(failed->message)) failed->failure = FailureClass::disk_full;
     const bool untouched =
         failed->failure == FailureClass::cancelled || failed->failure == FailureClass::disk_full;
     int& losses = running.trial.lost_to(failed->failure);
-    again = !pruned && (untouched || losses < options_.retry.limit(failed->failure));
+    again = !pruned && !cancelled && (untouched || losses < options_.retry.limit(failed->failure));
     ++losses;
     slot.gpu_lost |= failed->failure == FailureClass::gpu_lost;
     if (failed->failure == FailureClass::disk_full)
@@ -668,6 +676,7 @@ void Scheduler::settle(Slot& slot, const sweeps::TrialKey& key, sweeps::Outcome 
   else
     store_->finish(key, running.attempt, outcome, again, end);
   ++running.trial.num_attempts;
+  num_ended_ += !again;
   if (!failed) {
     failing_.clear();
     endings_.push_back({std::move(running.trial), std::move(outcome)});
@@ -711,17 +720,26 @@ void Scheduler::commit_soon() {
   });
 }
 
-/// Opens the breaker when `stop_after` different trials failed and none ended well in between.
+/// Opens the breaker when `stop_after` different trials failed and none ended well in between, or too many in all.
 void Scheduler::count_failure(const db::WaitingTrial& trial, const sweeps::Failed& failed) {
   if (failed.failure == FailureClass::cancelled) return;
   failing_.insert(trial.id);
-  if (options_.retry.stop_after <= 0 || stopping_ ||
-      static_cast<int>(failing_.size()) < options_.retry.stop_after)
-    return;
+  ++num_failed_;
+  if (stopping_) return;
+  std::string why;
+  if (options_.retry.stop_after > 0 && static_cast<int>(failing_.size()) >= options_.retry.stop_after)
+    why = fmt::format("{} trials failed in a row; stopping (retry.stop_after = {})", failing_.size(),
+                      options_.retry.stop_after);
+  else if (options_.max_failures > 0 && num_failed_ >= options_.max_failures)
+    why = fmt::format("{} trials failed; stopping (--max-failures {})", num_failed_, options_.max_failures);
+  else if (options_.max_failed_share > 0 && num_failed_ >= kFailuresForShare &&
+           num_failed_ > options_.max_failed_share * num_ended_)
+    why = fmt::format("{} of {} trials failed; stopping (--max-failures {:.0f}%)", num_failed_, num_ended_,
+                      100 * options_.max_failed_share);
+  if (why.empty()) return;
   broken_ = true;
-  events_.message(fmt::format("{} trials failed in a row; stopping (retry.stop_after = {})", failing_.size(),
-                              options_.retry.stop_after));
-  store_->record("stopped", fmt::format("{} trials failed in a row", failing_.size()));
+  events_.message(why);
+  store_->record("stopped", why);
   drain();
 }
 
@@ -737,6 +755,44 @@ void Scheduler::drain() {
     if (!slot.worker || slot.running.empty()) continue;
     asio::co_spawn(context_, slot.worker->send(worker::Drain{}), asio::detached);
   }
+}
+
+bool Scheduler::cancel(const sweeps::TrialKey& key) {
+  for (auto& slot : slots_) {
+    const auto it = slot.running.find(key);
+    if (it == slot.running.end()) continue;
+    it->second.cancelled = true;
+    asio::co_spawn(context_, slot.worker->send(worker::Cancel{key}), asio::detached);
+    asio::co_spawn(context_, kill_if_it_still_trains(slot, key, it->second.attempt), asio::detached);
+    return true;
+  }
+  const auto delayed =
+      std::find_if(delayed_.begin(), delayed_.end(), [&](const auto& entry) { return entry.second.key == key; });
+  if (delayed != delayed_.end())
+    delayed_.erase(delayed);
+  else if (!queue_.remove(key))
+    return false;
+  store_->cancel(key, kByHand);
+  return true;
+}
+
+awaitable<void> Scheduler::kill_if_it_still_trains(Slot& slot, sweeps::TrialKey key, std::int64_t attempt) {
+  asio::steady_timer timer(context_);
+  timer.expires_after(std::chrono::duration_cast<asio::steady_timer::duration>(
+      std::chrono::duration<double>(options_.cancel_seconds)));
+  co_await timer.async_wait(use_awaitable);
+  const auto it = slot.running.find(key);
+  if (it == slot.running.end() || it->second.attempt != attempt || !slot.worker) co_return;
+  slot.killed = true;
+  slot.worker->kill();
+}
+
+void Scheduler::add(std::vector<db::WaitingTrial> trials) {
+  if (num_serving_ == 0) return;  // run() reads what waits when it begins
+  for (const auto& trial : trials) queue_.push(trial);
+  wake_all();
+  for (auto& slot : slots_)
+    if (!slot.serving && !slot.retired) serve_in_background(slot);
 }
 
 void Scheduler::stop() {

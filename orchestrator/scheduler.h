@@ -15,6 +15,8 @@ namespace orchestrator {
 struct SchedulerOptions {
   sweeps::RetrySpec retry;
   std::filesystem::path folder;  // of logs/ and checkpoints/
+  int max_failures = 0;         // trials that fail before the run stops; 0: no limit
+  double max_failed_share = 0;  // the same as a share of those that ended, from the fifth failure on
   double checkpoint_seconds = 30;
   double stall_seconds = 900;  // a worker silent for this long while it trains is killed
   double start_seconds = 300;  // from its start to its hello
@@ -24,6 +26,7 @@ struct SchedulerOptions {
   std::int64_t host_reserve = 0;     // bytes of the host's memory that workers leave alone; 0: not watched
   double memory_wait_seconds = 60;   // for a GPU's memory to come back after a worker
   int trials_per_worker = 0;   // a worker that has trained so many is let go; 0: it stays
+  double cancel_seconds = 10;  // after which a worker that does not stop a cancelled trial is killed
 };
 
 /// What a scheduler tells whoever watches; a member that is not set is not told. An end is told when it is on
@@ -61,6 +64,10 @@ class Scheduler {
   awaitable<End> run(db::Store& store, sweeps::SweepWatch watch = {});
   /// Start nothing more; workers checkpoint what they train and exit; run() returns `drained`.
   void drain();
+  /// Stops one trial for good: it becomes failed, class cancelled. False when it neither waits nor runs.
+  bool cancel(const sweeps::TrialKey& key);
+  /// These wait, too, from now on; without effect while run() is not under way.
+  void add(std::vector<db::WaitingTrial> trials);
   /// Kill all workers now; their trials go back to waiting.
   void stop();
   /// Lets the workers go. REQUIRES: run() has returned.
@@ -77,6 +84,7 @@ class Scheduler {
     std::optional<sweeps::Censoring> censoring;  // it was told to stop
     bool has_log = false;                        // there was something to say
     std::int64_t step = 0;                       // last one heard of
+    bool cancelled = false;                      // by a person
   };
   struct Slot {
     DeviceSlot device;
@@ -90,6 +98,7 @@ class Scheduler {
     bool alone = false;    // its trial wants the device for itself
     bool gpu_lost = false;
     bool retired = false;                       // its device is lost or its worker stuck
+    bool killed = false;  // by us, for a trial that would not stop: what else it trained has lost nothing
     std::optional<sweeps::Failed> ended_for;    // why we killed its worker
     std::int64_t peak_memory = 0;               // bytes, of the worker since its start
   };
@@ -127,7 +136,9 @@ class Scheduler {
   awaitable<void> serve_and_note(Slot& slot);
   awaitable<void> train(Slot& slot, std::vector<db::WaitingTrial> batch);
   awaitable<void> converse(Slot& slot);
+  awaitable<void> kill_if_it_still_trains(Slot& slot, sweeps::TrialKey key, std::int64_t attempt);
   awaitable<void> housekeep();
+  void serve_in_background(Slot& slot);
   std::vector<db::WaitingTrial> take_batch(int slots);
   worker::Assign start_batch(Slot& slot, std::vector<db::WaitingTrial> batch);
   void handle(Slot& slot, const worker::WorkerMessage& message);
@@ -162,6 +173,7 @@ class Scheduler {
   std::optional<DiskGuard> disk_;
   std::string disk_trouble_;
   std::set<std::int64_t> failing_;  // trials that failed since the last one that ended well
+  int num_failed_ = 0, num_ended_ = 0;
   std::int64_t num_refused_ = 0;    // messages that matched nothing
   asio::steady_timer housekeeping_, all_served_, commit_timer_;
   bool commit_is_due_ = false;

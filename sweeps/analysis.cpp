@@ -461,7 +461,7 @@ void Analyst::conclude() {
                     out_.censored.size(), out_.censored.size() == 1 ? " was" : "s were"));
   if (out_.num_failed > 0)
     note(fmt::format(
-        "{} trial{} failed after all retries; see `tuneonce results`, mend the cause and run again",
+        "{} trial{} failed after all retries; see `tuneonce results`, mend the cause, `tuneonce retry --failed`, run again",
         out_.num_failed, out_.num_failed == 1 ? "" : "s"));
   out_.exit_code = drifted_ && bracketed ? 3 : out_.num_failed > 0 ? 1 : undecided_ || drifted_ ? 4 : 0;
 }

@@ -217,8 +217,8 @@ TEST_CASE("a rule to compare with has trials, a verdict and rows of its own", "[
 }
 
 TEST_CASE(
-    "a trial that fails for good gives exit code 1, is printed once with its log, and is tried again next "
-    "time",
+    "a trial that fails for good gives exit code 1, is printed once with its log, and is tried again when it is "
+    "asked for",
     "[orchestrator][run]") {
   const TemporaryFolder folder;
   test::write_study(folder.path());
@@ -226,6 +226,8 @@ TEST_CASE(
   CHECK(ended.code == 1);
   CHECK_THAT(ended.err,
              ContainsSubstring("user_error: the context is too long; log: small.db.d/logs/trial-"));
+  CHECK(tuneonce(folder.path(), {"run", "small.toml"}).code == 1);
+  CHECK(tuneonce(folder.path(), {"retry", "--failed"}).code == 0);
   CHECK(tuneonce(folder.path(), {"run", "small.toml"}).code == 0);
   CHECK(test::results(folder.path()) == unbroken_results());
 }
