@@ -183,7 +183,7 @@ std::string summary_line(const Standing& standing) {
   if (!standing.best.empty()) {
     const auto& best = *std::min_element(standing.best.begin(), standing.best.end(),
                                          [](const auto& a, const auto& b) { return a.loss < b.loss; });
-    line += fmt::format(", best loss {:.4f}", best.loss);
+    line += fmt::format(", best {:.4f}", best.loss);
   }
   return line;
 }

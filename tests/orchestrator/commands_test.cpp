@@ -207,7 +207,7 @@ TEST_CASE("bash completes commands, commands of commands, options and formats", 
   const TemporaryFolder folder;
   folder.write("script", tuneonce(folder.path(), {"completion", "bash"}).out);
   const auto complete = [&](const std::string& words, int at) {
-    return shell(folder.path(), "bash -c 'source script; COMP_WORDS=(" + words + "); COMP_CWORD=" + std::to_string(at) +
+    return shell(folder.path(), "bash -c 'source ./script; COMP_WORDS=(" + words + "); COMP_CWORD=" + std::to_string(at) +
                                     "; _tuneonce; echo \" ${COMPREPLY[*]} \"'");
   };
   CHECK_THAT(complete("tuneonce r", 1), ContainsSubstring(" run ") && ContainsSubstring(" retry ") &&
