@@ -25,6 +25,7 @@
 #include "orchestrator/report_file.h"
 #include "orchestrator/scheduler.h"
 #include "orchestrator/spec_codec.h"
+#include "orchestrator/study_changes.h"
 #include "orchestrator/trial_commands.h"
 #include "orchestrator/verdicts.h"
 #include "orchestrator/worker_process.h"
