@@ -83,7 +83,7 @@ awaitable<Finding> greet_worker(Launcher& launcher) {
 Finding check_worker() {
   try {
     asio::io_context context{1};
-    ProcessLauncher launcher(context, find_worker_program());
+    ProcessLauncher launcher(context, find_worker_program(models::ModelFamily::language_model));
     Finding finding;
     std::exception_ptr error;
     asio::co_spawn(context, greet_worker(launcher), [&](std::exception_ptr thrown, Finding found) {
