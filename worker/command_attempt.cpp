@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cmath>
@@ -243,7 +244,10 @@ void CommandAttempt::read_line(std::string_view line) {
 }
 
 void CommandAttempt::take(const MetricReport& report) {
-  if (report.step) step_ = *report.step;
+  if (report.step) {
+    step_ = *report.step;
+    furthest_ = std::max(furthest_, std::min(step_, assignment_.spec.run.steps));
+  }
   for (const auto& [name, value] : report.values) {
     if (name == assignment_.spec.command.metric) {
       take_metric(report.step, value);
@@ -295,7 +299,7 @@ void CommandAttempt::check_time() {
   if (!alive_ || Clock::now() - last_progress_ < kProgressEvery) return;
   alive_ = false;
   last_progress_ = Clock::now();
-  emit_(Progress{assignment_.trial, assignment_.attempt, step_, seconds()});
+  emit_(Progress{assignment_.trial, assignment_.attempt, furthest_, seconds()});
 }
 
 void CommandAttempt::stop(const std::string& why) {

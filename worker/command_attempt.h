@@ -93,7 +93,8 @@ class CommandAttempt {
   LineSplitter output_lines_, metric_lines_;
   std::string last_line_;
   bool out_of_gpu_memory_ = false;
-  std::int64_t oom_kills_ = 0, step_ = 0;
+  std::int64_t oom_kills_ = 0;
+  std::int64_t step_ = 0, furthest_ = 0;  // reported last, and the highest so far within the run
   std::optional<double> metric_;  // the last one
   std::map<std::string, std::int64_t, std::less<>> curve_ends_;
   std::optional<sweeps::Outcome> stopped_;  // why it was told to stop
