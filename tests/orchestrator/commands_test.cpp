@@ -171,7 +171,7 @@ TEST_CASE("plan --diff names settings, trials added, kept and dropped, and write
   CHECK_THAT(longer, ContainsSubstring("train.steps: 40 -> 50") && ContainsSubstring("trials kept: 0 that have ended"));
   CHECK(test::read_text(folder / "small.db") == before);
   // The run that follows says the same before it begins.
-  const auto run = tuneonce(folder.path(), {"run", "small.toml"});
+  const auto run = tuneonce(folder.path(), {"run", "small.toml", "--accept-change"});
   CHECK_THAT(run.err, ContainsSubstring("train.steps: 40 -> 50") && ContainsSubstring("trials kept: 0 that have ended"));
 }
 
