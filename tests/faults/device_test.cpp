@@ -190,7 +190,7 @@ TEST_CASE("requirement 12: a sweep of a thousand trials prints fifty lines at mo
        "lr = { min = 8e-4, max = 1.28e-2, count = 40 }"},
       {"wd = { values = [0.05, 0.07, 0.1, 0.14, 0.2] }", "wd = { min = 0.05, max = 0.2, count = 25 }"},
       {"extensions = 0", "extensions = 0\nmax_trials = 1000"}});
-  const auto ended = sweep.run();
+  const auto ended = sweep.start()->wait(1200);
   INFO(ended.err);
   CHECK(ended.code == 0);
   CHECK(sweep.count("attempt") == 1000);
