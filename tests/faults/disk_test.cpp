@@ -74,7 +74,7 @@ void check_full(const DisturbedSweep& sweep, const test::Ended& full) {
 }  // namespace
 
 TEST_CASE(
-    "the disk is full while rows are inserted: exit code 6 and what is full; with room again it goes on",
+    "the disk is full while rows are inserted: exit code 6 and what is full, with room again it goes on",
     "[faults][F6]") {
   Random random("F6 insert");
   for (int i = 0, n = test::times(6, 100); i < n; ++i) {
@@ -90,7 +90,7 @@ TEST_CASE(
   }
 }
 
-TEST_CASE("workers that print fill the disk: exit code 6 and what is full; with room again it goes on",
+TEST_CASE("workers that print fill the disk: exit code 6 and what is full, with room again it goes on",
           "[faults][F6]") {
   Random random("F6 log");
   for (int i = 0, n = test::times(3, 50); i < n; ++i) {
@@ -128,7 +128,7 @@ TEST_CASE("the disk is full while a database is migrated: it stays as it was, wi
   }
 }
 
-TEST_CASE("no room from the n-th write on: exit code 6 and what is full; with room again it goes on",
+TEST_CASE("no room from the n-th write on: exit code 6 and what is full, with room again it goes on",
           "[faults][F6]") {
   Random random("F6 write");
   for (int i = 0, n = test::times(12, 300); i < n; ++i) {
