@@ -2,12 +2,15 @@
 
 #include <fcntl.h>
 #include <sqlite3.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
 #include <chrono>
 #include <cstring>
 #include <fstream>
+#include <map>
+#include <mutex>
 
 #include <SQLiteCpp/SQLiteCpp.h>
 #include <fmt/chrono.h>
@@ -67,6 +70,28 @@ void back_up(SQLite::Database& database, const fs::path& copy) {
   sync_path(folder_of(copy));
 }
 
+/// A descriptor to read a database's header through, or -1. Closing any descriptor of a file gives up every POSIX lock
+/// that this process holds on it, those of SQLite's own connections included; another program would then take
+/// their log away. So it stays open as long as the file is there.
+int lasting_descriptor(const fs::path& file) {
+  static std::mutex mutex;
+  static std::map<std::pair<dev_t, ino_t>, int> open_files;
+  const std::lock_guard lock(mutex);
+  struct stat status {};
+  std::erase_if(open_files, [&](const auto& entry) {
+    const bool gone = ::fstat(entry.second, &status) != 0 || status.st_nlink == 0;
+    if (gone) ::close(entry.second);
+    return gone;
+  });
+  if (::stat(file.c_str(), &status) != 0) return -1;
+  const auto known = open_files.find({status.st_dev, status.st_ino});
+  if (known != open_files.end()) return known->second;
+  const int descriptor = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor >= 0 && ::fstat(descriptor, &status) == 0)
+    open_files.emplace(std::pair(status.st_dev, status.st_ino), descriptor);
+  return descriptor;
+}
+
 /// Text of our schema in its first pages: a database of ours whose header is damaged.
 bool mentions_our_tables(const fs::path& file) {
   constexpr std::size_t kLook = 1u << 20;
@@ -122,14 +147,14 @@ bool is_our_database(const fs::path& file) {
   if (status.type() == fs::file_type::not_found) return false;
   if (status.type() == fs::file_type::directory)
     throw StoreError(Trouble::foreign, fmt::format("{}: is a folder, not a database", file.string()));
-  std::ifstream stream(file, std::ios::binary);
-  if (!stream)
+  std::array<char, kHeaderBytes> header{};
+  const int descriptor = lasting_descriptor(file);
+  const auto size = descriptor < 0 ? -1 : ::pread(descriptor, header.data(), header.size(), 0);
+  if (size < 0)
     throw StoreError(Trouble::environment,
                      fmt::format("{}: cannot be read: {}", file.string(), std::strerror(errno)));
-  std::array<char, kHeaderBytes> header{};
-  stream.read(header.data(), header.size());
-  if (stream.gcount() == 0) return false;
-  if (static_cast<std::size_t>(stream.gcount()) < header.size() ||
+  if (size == 0) return false;
+  if (static_cast<std::size_t>(size) < header.size() ||
       std::string_view(header.data(), kMagic.size()) != kMagic)
     refuse_foreign(file, "is not an SQLite database");
   if (big_endian(header.data() + 68) != kApplicationId) refuse_foreign(file, "is a database of another program");

@@ -12,6 +12,7 @@
 #include <chrono>
 #include <cstring>
 #include <fstream>
+#include <functional>
 #include <iterator>
 #include <limits>
 #include <optional>
@@ -40,11 +41,13 @@ std::string read_whole(const fs::path& file) {
   return {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
 }
 
-/// Whether the process was started with a mark that begins so. A process that has ended has none.
-bool has_mark(pid_t pid, const std::string& mark) {
-  const std::string environment = read_whole(fmt::format("/proc/{}/environ", pid));
-  const std::string entry = fmt::format("{}={}", kMarkVariable, mark);
-  return environment.starts_with(entry) || environment.find('\0' + entry) != std::string::npos;
+/// The mark that a process was started with; empty where it has none or has ended.
+std::string mark_in(pid_t pid) {
+  const std::string environment = '\0' + read_whole(fmt::format("/proc/{}/environ", pid));
+  const std::string name = '\0' + fmt::format("{}=", kMarkVariable);
+  const auto found = environment.find(name);
+  if (found == environment.npos) return "";
+  return environment.c_str() + found + name.size();
 }
 
 std::vector<pid_t> all_processes() {
@@ -59,14 +62,15 @@ std::vector<pid_t> all_processes() {
   return pids;
 }
 
-/// Again and again, since what is being ended may start more. `spared`: a mark that is left alone.
-int end_all(const std::string& mark, const std::string& spared, double seconds) {
+/// Ends every process whose mark is chosen, again and again, since what is being ended may start more.
+int end_all(const std::function<bool(const std::string& mark)>& chosen, double seconds) {
   const auto deadline = Clock::now() + std::chrono::duration<double>(seconds);
   std::set<pid_t> seen;
   while (true) {
     bool any = false;
     for (const pid_t pid : all_processes()) {
-      if (pid == ::getpid() || !has_mark(pid, mark) || (!spared.empty() && has_mark(pid, spared))) continue;
+      const auto mark = pid == ::getpid() ? "" : mark_in(pid);
+      if (mark.empty() || !chosen(mark)) continue;
       any = true;
       seen.insert(pid);
       ::kill(pid, SIGKILL);
@@ -119,11 +123,23 @@ std::optional<std::int64_t> number_in(const fs::path& file) {
 
 std::string run_mark(const fs::path& database) {
   const auto self = stat_of(::getpid());
-  return fmt::format("{}{}.{};", mark_of(database), ::getpid(), self ? self->started : 0);  // pids come again
+  return fmt::format("{}{}.{}", mark_of(database), ::getpid(), self ? self->started : 0);  // pids come again
 }
 
 int end_marked(const fs::path& database, double seconds) {
-  return end_all(mark_of(database), run_mark(database), seconds);
+  const auto prefix = mark_of(database);
+  return end_all(
+      [&](const std::string& mark) {
+        if (!mark.starts_with(prefix)) return false;
+        std::istringstream owner(mark.substr(prefix.size()));
+        pid_t pid = 0;
+        char dot = 0;
+        std::int64_t started = 0;
+        owner >> pid >> dot >> started;
+        const auto run = stat_of(pid);
+        return !run || run->started != started;
+      },
+      seconds);
 }
 
 void adopt_orphans() { ::prctl(PR_SET_CHILD_SUBREAPER, 1); }
@@ -132,7 +148,7 @@ void end_orphans(const std::string& mark, const std::set<pid_t>& known) {
   for (int round = 0; round < 100; ++round) {
     bool any = false;
     for (const pid_t pid : children()) {
-      if (known.contains(pid) || !has_mark(pid, mark)) continue;
+      if (known.contains(pid) || mark_in(pid) != mark) continue;
       any = true;
       ::kill(pid, SIGKILL);
       ::waitpid(pid, nullptr, 0);  // its own children come to us and are met in the next round
@@ -164,7 +180,7 @@ Guard::Guard(const fs::path& database) {
   ssize_t size = 0;
   while ((size = ::read(pipe, &byte, 1)) < 0 && errno == EINTR) {
   }
-  if (size == 0) end_all(mark, "", 60);
+  if (size == 0) end_all([&](const std::string& found) { return found == mark; }, 60);
   ::_exit(0);
 }
 

@@ -16,7 +16,8 @@ inline constexpr const char* kMarkVariable = "TUNEONCE_RUN";
 /// The mark of this process's run on a database: a hash of its path, the pid and when the process started.
 std::string run_mark(const std::filesystem::path& database);
 
-/// Ends every process with a mark of the database that another run than this process's started, and waits at most `seconds` until they are gone. Returns how many there were.
+/// Ends every process with a mark of the database whose run is not there any more, and waits at most `seconds` until
+/// they are gone. Returns how many there were.
 int end_marked(const std::filesystem::path& database, double seconds = 5);
 
 /// Descendants whose parents went come to this process from now on, not to init.

@@ -175,16 +175,16 @@ Standing read_standing(const fs::path& database) {
 
 std::string summary_line(const Standing& standing) {
   std::string line = fmt::format("{} {}/{} trials", standing.stage, standing.num_ended(), standing.num_trials());
-  if (standing.eta_seconds) line += fmt::format(", about {} to go", duration_text(*standing.eta_seconds));
-  line += fmt::format(", {} running", standing.running);
-  for (const auto& [count, word] : {std::pair{standing.diverged, "diverged"}, {standing.pruned, "stopped early"},
-                                    {standing.failed, "failed"}})
-    if (count > 0) line += fmt::format(", {} {}", count, word);
   if (!standing.best.empty()) {
     const auto& best = *std::min_element(standing.best.begin(), standing.best.end(),
                                          [](const auto& a, const auto& b) { return a.loss < b.loss; });
     line += fmt::format(", best {:.4f}", best.loss);
   }
+  if (standing.eta_seconds) line += fmt::format(", {} to go", duration_text(*standing.eta_seconds));
+  line += fmt::format(", {} running", standing.running);
+  for (const auto& [count, word] : {std::pair{standing.diverged, "diverged"}, {standing.pruned, "stopped early"},
+                                    {standing.failed, "failed"}})
+    if (count > 0) line += fmt::format(", {} {}", count, word);
   return line;
 }
 

@@ -1,5 +1,8 @@
 #include "db/query.h"
 
+#include <cstdlib>
+#include <filesystem>
+
 #include "db/sqlite.h"
 #include "tests/db/database.h"
 #include "tests/support/catch.h"
@@ -97,4 +100,20 @@ TEST_CASE("a query cannot fill the memory with one value, nor with rows", "[db][
   } catch (const db::StoreError& error) {
     CHECK_THAT(error.what(), ContainsSubstring("more than 1000 rows"));
   }
+}
+
+TEST_CASE("looking at a database takes no lock from the connection that writes it", "[db]") {
+  const TemporaryFolder folder;
+  const auto file = folder / "a.db";
+  auto store = test::store_with(file, {test::trial(-8)});
+  CHECK(db::is_our_database(file));
+  CHECK(db::run_query(file, "SELECT count(*) FROM trial").rows.size() == 1);
+  // Another program that comes and goes would take the log away if it believed to be alone.
+  const auto other = "python3 -c 'import sqlite3; c = sqlite3.connect(\"" + file.string() +
+                     "\"); c.execute(\"SELECT count(*) FROM trial\").fetchall(); c.close()'";
+  REQUIRE(std::system(other.c_str()) == 0);
+  CHECK(std::filesystem::exists(file.string() + "-wal"));
+  store.record("test", "written after that");
+  CHECK(std::get<std::int64_t>(
+            db::run_query(file, "SELECT count(*) FROM event WHERE message = 'written after that'").rows[0][0]) == 1);
 }

@@ -71,7 +71,7 @@ TEST_CASE("at 80 columns the screen says what runs, the best, the sweep and the 
   CHECK(lines.size() <= 24);
   const auto text = joined(lines);
   CHECK_THAT(text, ContainsSubstring("gcide-8e2a  gcide-8e2a.db  a run is on (pid 12 on host)"));
-  CHECK_THAT(text, ContainsSubstring("proxy 10/15 trials, about 3 min to go, 1 running, 1 diverged, 1 failed, best 2.4217"));
+  CHECK_THAT(text, ContainsSubstring("proxy 10/15 trials, best 2.4217, 3 min to go, 1 running, 1 diverged, 1 failed"));
   CHECK_THAT(text, ContainsSubstring("proxy lr=0.0032 wd=0.1") && ContainsSubstring("███░░░░░░░") &&
                        ContainsSubstring("520/1500") && ContainsSubstring("cuda:0") && ContainsSubstring("2 min"));
   CHECK_THAT(text, ContainsSubstring("proxy          2.5343  LR 0.0091  WD 0.1  init std 0.01"));

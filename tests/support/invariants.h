@@ -99,7 +99,7 @@ const std::string& undisturbed_table();
 ///   I5 no process is left within five seconds.
 void check_invariants(const DisturbedSweep& sweep, bool killed = false);
 
-/// The same command once more, without a fault: exit code 0 (I7), all of the above, and the table of a sweep
+/// The same command once more, without a fault, what failed having been asked for again: exit code 0 (I7), all of the above, and the table of a sweep
 /// that was never disturbed (I6).
 void check_finishes(const DisturbedSweep& sweep);
 

@@ -462,9 +462,9 @@ TEST_CASE("a key of the adaptive search is refused", "[sweeps][study_file]") {
   REFUSED_AT(edited("method = \"grid\"", "method = \"grid\"\nlr_half_width = 0.25"), "28:17", "adaptive");
 }
 
-TEST_CASE("a model family of another version is named honestly", "[sweeps][study_file]") {
-  REFUSED_AT(edited("width = 64", "family = \"command\""), "10:10",
-             "not in this version; use language_model, diffusion_model");
+TEST_CASE("a model family that nobody knows is refused with those that there are", "[sweeps][study_file]") {
+  REFUSED_AT(edited("width = 64", "family = \"vision_model\""), "10:10",
+             "is unknown; use one of language_model, diffusion_model, command");
 }
 
 namespace {
@@ -546,7 +546,7 @@ TEST_CASE("what a diffusion model does not have is refused", "[sweeps][study_fil
 }
 
 TEST_CASE("what a language model does not have is refused", "[sweeps][study_file]") {
-  REFUSED_AT(edited("context = 64", "patch = 2"), "13:9", "no patches");
+  REFUSED_AT(edited("context = 64", "patch = 2"), "13:9", "only a diffusion model has patches");
   REFUSED_AT(edited("tokens = 4096", "images = 64"), "20:19", "evaluated on tokens");
   REFUSED_AT(edited("path = \"corpus\"", "path = \"corpus\"\nimage_size = 8"), "8:14", "has no images");
 }
