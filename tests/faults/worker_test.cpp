@@ -163,7 +163,7 @@ TEST_CASE("requirement 4: the user's error is not tried again", "[faults][requir
   CHECK(sweep.count("attempt") == 25);
 }
 
-TEST_CASE("requirement 4: run again trains exactly the cells that failed", "[faults][requirement]") {
+TEST_CASE("requirement 4: retry of what failed trains exactly these cells", "[faults][requirement]") {
   const DisturbedSweep sweep(Changes{{"crash = 100", "crash = 0\nstop_after = \"never\""}});
   // wd 0.1 and 0.14, at three LRs: six cells.
   const auto ended = sweep.run({.behaviour = "fail_name=lr=0.0016_wd=0.1,lr=0.0032_wd=0.1,lr=0.0064_wd=0.1"});

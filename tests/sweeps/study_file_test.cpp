@@ -463,7 +463,7 @@ TEST_CASE("a key of the adaptive search is refused", "[sweeps][study_file]") {
 }
 
 TEST_CASE("a model family that nobody knows is refused with those that there are", "[sweeps][study_file]") {
-  REFUSED_AT(edited("width = 64", "family = \"vision_model\""), "10:10",
+  REFUSED_AT(edited("width = 64", "family = \"rnn\""), "10:10",
              "is unknown; use one of language_model, diffusion_model, command");
 }
 
