@@ -56,7 +56,7 @@ Standing read_standing(const std::filesystem::path& database);
 /// there to be compared with, not to be best.
 db::Table best_trials(const std::filesystem::path& database);
 
-/// "proxy 7/26 trials, about 3 min to go, 2 running, 1 failed, best 2.5343"
+/// "proxy 7/26 trials, best 2.5343, 3 min to go, 2 running, 1 failed"
 std::string summary_line(const Standing& standing);
 
 }  // namespace orchestrator

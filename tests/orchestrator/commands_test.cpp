@@ -253,17 +253,6 @@ TEST_CASE("the manual page is sound roff and has every command", "[orchestrator]
 
 // --- messages ---
 
-TEST_CASE("a thousand trials print at most fifty lines where nobody watches", "[orchestrator][messages][slow]") {
-  const TemporaryFolder folder;
-  test::write_study(folder.path(), "[search]\nmethod = \"random\"\nmax_trials = 1000\nextensions = 0\n");
-  change(folder / "small.toml", "lr = { min = 8e-4, max = 1.28e-2, count = 5 }", "lr = { min = 8e-4, max = 1.28e-2 }");
-  change(folder / "small.toml", "wd = { min = 0.05, max = 0.2, count = 3 }", "wd = { min = 0.05, max = 0.2 }");
-  const auto ended = Command(folder.path(), {"run", "small.toml", "-j", "2"}).wait(500);
-  INFO(ended.err);
-  CHECK(count(folder / "small.db", "trial WHERE state = 2") >= 1000);
-  CHECK(occurrences(ended.err, "\n") + occurrences(ended.out, "\n") <= 50);
-}
-
 TEST_CASE("a failure is printed once, at once, with its log, and -v, -q and --log-file do what they say",
           "[orchestrator][messages]") {
   const TemporaryFolder folder;

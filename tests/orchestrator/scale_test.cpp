@@ -26,13 +26,13 @@ double seconds(const fs::path& folder, const std::vector<std::string>& words) {
   return quickest;
 }
 
-/// Five times what README.md promises.
+/// Five times the goals of tests/bench/read.sh, and as much for a screen as for all rows.
 void check_quick(const fs::path& folder, const std::string& database) {
   CAPTURE(database);
   CHECK(seconds(folder, {"results", database, "--format", "csv"}) < 5);
   CHECK(seconds(folder, {"best", database}) < 0.25);
-  CHECK(seconds(folder, {"status", database}) < 1);
-  CHECK(seconds(folder, {"watch", "--once", database}) < 2);
+  CHECK(seconds(folder, {"status", database}) < 5);
+  CHECK(seconds(folder, {"watch", "--once", database}) < 5);
 }
 
 }  // namespace
