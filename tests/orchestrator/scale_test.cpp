@@ -45,6 +45,8 @@ TEST_CASE("ten thousand trials are read quickly while a run is on, after it died
   test::run_sql(database, test::read_text(TUNEONCE_SOURCE_DIR "/tests/support/ten_thousand_trials.sql"));
   const auto csv = tuneonce(folder.path(), {"results", "a.db", "--format", "csv"}).out;
   CHECK(std::count(csv.begin(), csv.end(), '\n') == 10'001);
+  CHECK_THAT(tuneonce(folder.path(), {"query", "SELECT count(*) AS n FROM curves WHERE trial = 77", "a.db", "--json"}).out,
+             ContainsSubstring("\"n\": 100\n"));
 
   fs::create_directories(folder / "dead");
   fs::create_directories(folder / "copy");

@@ -16,7 +16,8 @@ FROM trial;
 WITH RECURSIVE chunk(c) AS (SELECT 0 UNION ALL SELECT c + 1 FROM chunk WHERE c < 9)
 INSERT INTO curve_chunk (trial_id, attempt, metric, steps, "values")
 SELECT id, 1, 'train_loss',
-  printf('[%d0,%d1,%d2,%d3,%d4,%d5,%d6,%d7,%d8,%d9]', c, c, c, c, c, c, c, c, c, c),
+  printf('[%d,%d,%d,%d,%d,%d,%d,%d,%d,%d]', 10 * c, 10 * c + 1, 10 * c + 2, 10 * c + 3, 10 * c + 4, 10 * c + 5,
+    10 * c + 6, 10 * c + 7, 10 * c + 8, 10 * c + 9),
   printf('[%.17g,%.17g,%.17g,%.17g,%.17g,%.17g,%.17g,%.17g,%.17g,%.17g]', loss + 1.0 / (c + 1), loss + 1.1 / (c + 2),
     loss + 1.2 / (c + 3), loss + 1.3 / (c + 4), loss + 1.4 / (c + 5), loss + 1.5 / (c + 6), loss + 1.6 / (c + 7),
     loss + 1.7 / (c + 8), loss + 1.8 / (c + 9), loss + 1.9 / (c + 10))
