@@ -9,6 +9,7 @@
 
 #include "db/query.h"
 #include "db/sqlite.h"
+#include "orchestrator/disk_guard.h"
 #include "orchestrator/exit_code.h"
 #include "orchestrator/pipeline.h"
 #include "orchestrator/progress.h"
@@ -85,23 +86,9 @@ struct Disk {
   std::uintmax_t database = 0, folder = 0, free = 0;
 };
 Disk disk_use(const fs::path& database) {
-  Disk disk;
   std::error_code error;
-  const auto add = [&](std::uintmax_t& sum, const fs::path& file) {
-    const auto size = fs::file_size(file, error);
-    if (!error) sum += size;
-  };
-  for (const char* suffix : {"", "-wal", "-shm"}) add(disk.database, database.string() + suffix);
-  for (auto it = fs::recursive_directory_iterator(database.string() + ".d", error);
-       !error && it != fs::recursive_directory_iterator(); it.increment(error))
-    if (it->is_regular_file(error)) add(disk.folder, it->path());
   const auto space = fs::space(fs::absolute(database).parent_path(), error);
-  if (!error) disk.free = space.available;
-  return disk;
-}
-std::string size_text(std::uintmax_t bytes) {
-  const auto mebibytes = static_cast<double>(bytes) / (1 << 20);
-  return mebibytes < 1024 ? fmt::format("{:.1f} MiB", mebibytes) : fmt::format("{:.1f} GiB", mebibytes / 1024);
+  return {database_bytes(database), folder_bytes(database.string() + ".d"), error ? 0 : space.available};
 }
 
 std::string status_text(const Standing& standing) {
@@ -129,8 +116,8 @@ std::string status_text(const Standing& standing) {
     text += fmt::format("trial {} \"{}\": {}{}\n", failure.trial, failure.name, failure.message,
                         failure.log.empty() ? "" : "; log: " + failure.log);
   const auto disk = disk_use(database);
-  return text + fmt::format("\ndisk: database {}, logs and checkpoints {}, free {}\n", size_text(disk.database),
-                            size_text(disk.folder), size_text(disk.free));
+  return text + fmt::format("\ndisk: database {}, logs and checkpoints {}, free {}\n", short_size(disk.database),
+                            short_size(disk.folder), short_size(disk.free));
 }
 
 nlohmann::ordered_json rows_as_json(const db::Table& table) {

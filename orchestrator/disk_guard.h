@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -27,6 +28,10 @@ class DiskGuard {
   std::optional<std::chrono::steady_clock::time_point> counted_;
   std::optional<std::string> found_;
 };
+
+/// Bytes of a database with the files beside it that belong to it; of all files in a folder. 0 where there are none.
+std::uintmax_t database_bytes(const std::filesystem::path& database);
+std::uintmax_t folder_bytes(const std::filesystem::path& folder);
 
 /// Whether a failure's text is that of a full disk or an exhausted quota.
 bool says_disk_full(const std::string& message);

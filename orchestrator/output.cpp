@@ -158,4 +158,11 @@ db::Table flatten(const nlohmann::ordered_json& object) {
   return table;
 }
 
+std::string short_size(std::uintmax_t bytes) {
+  const auto value = static_cast<double>(bytes);
+  if (value >= 0x1p30) return fmt::format("{:.3g} GiB", value / 0x1p30);
+  if (value >= 0x1p20) return fmt::format("{:.3g} MiB", value / 0x1p20);
+  return fmt::format("{:.3g} KiB", value / 0x1p10);
+}
+
 }  // namespace orchestrator

@@ -11,7 +11,6 @@
 #include <fmt/format.h>
 #include <boost/asio/signal_set.hpp>
 
-#include "db/query.h"
 #include "db/sqlite.h"
 #include "db/store.h"
 #include "orchestrator/build_info.h"
@@ -298,10 +297,11 @@ void Run::open_store() {
 
 /// Finished trials of the proxy must not silently stop being part of its sweep.
 void Run::refuse_change(const db::StudyRow& before) const {
-  const auto finished = std::get<std::int64_t>(
-      db::run_query(database_, "SELECT count(*) FROM results WHERE role IN ('scan', 'proxy') AND "
-                               "state IN ('complete', 'diverged')")
-          .rows.at(0).at(0));
+  const auto results = store_->results();
+  const auto finished = std::count_if(results.begin(), results.end(), [](const sweeps::TrialResult& trial) {
+    const bool of_proxy = trial.spec.role == sweeps::TrialRole::scan || trial.spec.role == sweeps::TrialRole::proxy;
+    return of_proxy && (trial.state == sweeps::TrialState::complete || trial.state == sweeps::TrialState::diverged);
+  });
   if (finished == 0) return;
   auto old = sweeps::parse_study(before.text, before.file);
   old.data.fingerprint = before.fingerprint;

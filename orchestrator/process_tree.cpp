@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <chrono>
 #include <cstring>
 #include <fstream>
@@ -24,6 +23,7 @@
 
 #include "orchestrator/exit_code.h"
 #include "sweeps/trial.h"
+#include "worker/processes.h"
 
 namespace orchestrator {
 namespace {
@@ -50,30 +50,18 @@ std::string mark_in(pid_t pid) {
   return environment.c_str() + found + name.size();
 }
 
-std::vector<pid_t> all_processes() {
-  std::vector<pid_t> pids;
-  std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator("/proc", ignored)) {
-    const std::string name = entry.path().filename().string();
-    pid_t pid = 0;
-    const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), pid);
-    if (error == std::errc{} && end == name.data() + name.size()) pids.push_back(pid);
-  }
-  return pids;
-}
-
 /// Ends every process whose mark is chosen, again and again, since what is being ended may start more.
 int end_all(const std::function<bool(const std::string& mark)>& chosen, double seconds) {
   const auto deadline = Clock::now() + std::chrono::duration<double>(seconds);
   std::set<pid_t> seen;
   while (true) {
     bool any = false;
-    for (const pid_t pid : all_processes()) {
-      const auto mark = pid == ::getpid() ? "" : mark_in(pid);
+    for (const auto& process : worker::all_processes()) {
+      const auto mark = process.pid == ::getpid() ? "" : mark_in(process.pid);
       if (mark.empty() || !chosen(mark)) continue;
       any = true;
-      seen.insert(pid);
-      ::kill(pid, SIGKILL);
+      seen.insert(process.pid);
+      ::kill(process.pid, SIGKILL);
     }
     if (!any || Clock::now() > deadline) return static_cast<int>(seen.size());
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
@@ -84,24 +72,6 @@ int end_all(const std::function<bool(const std::string& mark)>& chosen, double s
 std::vector<pid_t> children() {
   std::istringstream list(read_whole(fmt::format("/proc/self/task/{}/children", ::getpid())));
   return {std::istream_iterator<pid_t>(list), {}};
-}
-
-struct ProcessStat {
-  pid_t pid = 0, parent = 0, group = 0;
-  std::int64_t started = 0;   // ticks since the machine's
-  std::int64_t resident = 0;  // pages
-};
-std::optional<ProcessStat> stat_of(pid_t pid) {
-  const std::string text = read_whole(fmt::format("/proc/{}/stat", pid));
-  const auto name_end = text.rfind(')');  // the name may hold anything
-  if (name_end == std::string::npos) return std::nullopt;
-  std::istringstream fields(text.substr(name_end + 1));
-  ProcessStat stat{.pid = pid};
-  std::string skipped;
-  fields >> skipped >> stat.parent >> stat.group;
-  for (int field = 6; field < 22; ++field) fields >> skipped;
-  fields >> stat.started >> skipped >> stat.resident;
-  return fields ? std::optional(stat) : std::nullopt;
 }
 
 /// "key: 123 kB" of /proc/meminfo, bytes.
@@ -122,7 +92,7 @@ std::optional<std::int64_t> number_in(const fs::path& file) {
 }  // namespace
 
 std::string run_mark(const fs::path& database) {
-  const auto self = stat_of(::getpid());
+  const auto self = worker::find_process(::getpid());
   return fmt::format("{}{}.{}", mark_of(database), ::getpid(), self ? self->started : 0);  // pids come again
 }
 
@@ -136,13 +106,11 @@ int end_marked(const fs::path& database, double seconds) {
         char dot = 0;
         std::int64_t started = 0;
         owner >> pid >> dot >> started;
-        const auto run = stat_of(pid);
+        const auto run = worker::find_process(pid);
         return !run || run->started != started;
       },
       seconds);
 }
-
-void adopt_orphans() { ::prctl(PR_SET_CHILD_SUBREAPER, 1); }
 
 void end_orphans(const std::string& mark, const std::set<pid_t>& known) {
   for (int round = 0; round < 100; ++round) {
@@ -191,26 +159,24 @@ Guard::~Guard() {
   ::waitpid(pid_, nullptr, 0);
 }
 
-std::int64_t resident_bytes(pid_t group, bool with_family) {
+std::int64_t resident_bytes(pid_t pid, bool with_family) {
   if (!with_family) {
-    const auto stat = stat_of(group);
-    return stat ? stat->resident * ::sysconf(_SC_PAGESIZE) : 0;
+    const auto process = worker::find_process(pid);
+    return process ? process->resident : 0;
   }
-  std::vector<ProcessStat> all;
-  for (const pid_t pid : all_processes())
-    if (const auto stat = stat_of(pid)) all.push_back(*stat);
+  const auto all = worker::all_processes();
   std::set<pid_t> family;
-  std::int64_t pages = 0;
+  std::int64_t bytes = 0;
   for (bool grew = true; grew;) {
     grew = false;
     for (const auto& process : all) {
-      const bool ours = process.pid == group || process.group == group || family.contains(process.parent);
+      const bool ours = process.pid == pid || process.group == pid || family.contains(process.parent);
       if (!ours || !family.insert(process.pid).second) continue;
-      pages += process.resident;
+      bytes += process.resident;
       grew = true;
     }
   }
-  return pages * ::sysconf(_SC_PAGESIZE);
+  return bytes;
 }
 
 std::int64_t host_memory_left() {

@@ -20,10 +20,7 @@ std::string run_mark(const std::filesystem::path& database);
 /// they are gone. Returns how many there were.
 int end_marked(const std::filesystem::path& database, double seconds = 5);
 
-/// Descendants whose parents went come to this process from now on, not to init.
-void adopt_orphans();
-
-/// Ends the adopted processes: children of ours with this mark that are not among `known`.
+/// Ends the processes that came to us as orphans (worker::adopt_orphans): children of ours with this mark that are not among `known`.
 void end_orphans(const std::string& mark, const std::set<pid_t>& known);
 
 /// A small process that ends everything with the mark when this process is gone, however it went.

@@ -9,8 +9,6 @@
 
 #include "db/sqlite.h"
 #include "orchestrator/exit_code.h"
-#include "orchestrator/process_tree.h"
-#include "sweeps/settings.h"
 
 namespace orchestrator {
 namespace {
@@ -23,7 +21,6 @@ constexpr std::size_t kKeepOutput = 4096;
 constexpr auto kCloseGrace = std::chrono::seconds(5);
 constexpr auto kEndGrace = std::chrono::seconds(1);
 constexpr int kRecordedRefusals = 20;
-constexpr auto kLook = std::chrono::milliseconds(100);  // how often what others do is looked at
 // States that come within this time share one commit: at most so old is what a kill takes back.
 constexpr auto kGroupCommit = std::chrono::milliseconds(10);
 constexpr double kMaxLoss = 1e100;  // beyond it squares overflow
@@ -368,113 +365,6 @@ void Scheduler::put_back(db::WaitingTrial trial) {
   delayed_.emplace(Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds)),
                    std::move(trial));
   wake_all();
-}
-
-// --- devices ---
-
-/// False while another trial has the device alone, or no room is known for one more worker.
-bool Scheduler::may_work(const Slot& slot) const {
-  if (slot.device.uuid.empty()) return true;
-  for (const auto& other : slots_)
-    if (&other != &slot && other.alone && other.device.device == slot.device.device) return false;
-  if (!slot.device.measured) return true;
-  const auto known = devices_.find(slot.device.device);
-  if (known == devices_.end() || known->second.peak == 0) return false;
-  constexpr double kSlack = 1.1;
-  return static_cast<double>(known->second.peak) * kSlack * (slot.device.place + 1) <=
-         static_cast<double>(known->second.free_at_first.value_or(0));
-}
-
-/// Waits until the other workers of the device have gone. False when the run stops meanwhile.
-awaitable<bool> Scheduler::have_device_alone(Slot& slot) {
-  for (auto& other : slots_) {
-    if (&other == &slot || other.device.device != slot.device.device) continue;
-    while (!stopping_ && other.worker) {
-      if (other.serving)
-        co_await sleep(slot, kLook);  // it lets its worker go by itself
-      else
-        co_await let_go(other);
-    }
-  }
-  co_return !stopping_;
-}
-
-/// After a worker its GPU's memory is free again before the next one starts.
-awaitable<void> Scheduler::wait_for_device_memory(Slot& slot) {
-  if (slot.device.uuid.empty()) co_return;
-  auto& device = devices_[slot.device.device];
-  const auto others = std::any_of(slots_.begin(), slots_.end(), [&](const Slot& other) {
-    return &other != &slot && other.worker && other.device.device == slot.device.device;
-  });
-  const auto deadline =
-      Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(options_.memory_wait_seconds));
-  bool told = false;
-  while (!stopping_) {
-    const auto memory = gpu_memory(slot.device.uuid);
-    if (!memory) {
-      note_gpu_loss(slot);
-      throw ExitError(kEnvironment, fmt::format("{} ({}) does not answer", slot.device.device, slot.device.uuid));
-    }
-    if (!device.free_at_first) device.free_at_first = memory->free;
-    const auto slack = memory->total / 20;
-    const auto needed = options_.memory > 0 ? options_.memory : others ? 0 : *device.free_at_first - slack;
-    if (memory->free >= needed) co_return;
-    const auto text = fmt::format("{} has {:.3g} GiB free, {:.3g} GiB are needed", slot.device.device,
-                                  static_cast<double>(memory->free) / 0x1p30, static_cast<double>(needed) / 0x1p30);
-    if (Clock::now() >= deadline)
-      throw ExitError(kEnvironment, fmt::format("{}; waited {:.0f} s in vain, the device gets no more work", text,
-                                                options_.memory_wait_seconds));
-    if (!std::exchange(told, true)) events_.message(text + "; waiting for it");
-    co_await sleep(slot, kLook);
-  }
-}
-
-/// What the only worker of a device takes of its memory.
-void Scheduler::measure(Slot& slot) {
-  if (slot.device.uuid.empty() || slot.device.place > 0) return;
-  auto& device = devices_[slot.device.device];
-  const auto others = std::any_of(slots_.begin(), slots_.end(), [&](const Slot& other) {
-    return &other != &slot && other.worker && other.device.device == slot.device.device;
-  });
-  const auto memory = gpu_memory(slot.device.uuid);
-  if (others || !memory || !device.free_at_first) return;
-  device.peak = std::max(device.peak, *device.free_at_first - memory->free);
-  slot.peak_memory = std::max(slot.peak_memory, *device.free_at_first - memory->free);
-}
-
-void Scheduler::note_gpu_loss(Slot& slot) {
-  constexpr int kMost = 2;
-  if (++devices_[slot.device.device].num_losses < kMost) return;
-  for (auto& other : slots_)
-    if (other.device.device == slot.device.device) other.retired = true;
-  events_.message(fmt::format("{} was lost {} times and gets no more work", slot.device.device, kMost));
-}
-
-/// Ends a worker that takes more than it may, or the largest before the host has nothing left.
-void Scheduler::watch_host_memory() {
-  Slot* largest = nullptr;
-  std::int64_t most = 0;
-  for (auto& slot : slots_) {
-    if (!slot.worker || slot.running.empty()) continue;
-    measure(slot);
-    const auto bytes = resident_bytes(static_cast<pid_t>(slot.worker->pid()), options_.memory > 0);
-    if (slot.device.uuid.empty()) slot.peak_memory = std::max(slot.peak_memory, bytes);
-    if (bytes > most) largest = &slot, most = bytes;
-    if (options_.memory == 0 || !slot.device.uuid.empty() || bytes <= options_.memory) continue;
-    slot.ended_for = {FailureClass::oom_host, fmt::format("took {:.3g} GiB, [resources] memory = \"{}\"",
-                                                          static_cast<double>(bytes) / 0x1p30,
-                                                          sweeps::bytes_text(options_.memory))};
-    slot.worker->kill();
-  }
-  if (!largest || options_.host_reserve == 0 || largest->ended_for) return;
-  const auto left = host_memory_left();
-  if (left >= options_.host_reserve || most <= left) return;
-  largest->ended_for = {FailureClass::oom_host,
-                        fmt::format("the host had {:.3g} GiB left, [resources] host_reserve = \"{}\"; this worker was "
-                                    "the largest with {:.3g} GiB",
-                                    static_cast<double>(left) / 0x1p30, sweeps::bytes_text(options_.host_reserve),
-                                    static_cast<double>(most) / 0x1p30)};
-  largest->worker->kill();
 }
 
 void Scheduler::stop_for_disk(const std::string& trouble) {

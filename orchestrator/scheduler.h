@@ -77,6 +77,8 @@ class Scheduler {
   const std::string& disk_trouble() const { return disk_trouble_; }
 
  private:
+  static constexpr auto kLook = std::chrono::milliseconds(100);  // how often what others do is looked at
+
   struct Running {
     db::WaitingTrial trial;
     std::int64_t attempt = 0;
@@ -127,6 +129,7 @@ class Scheduler {
   void admit_delayed();
   void put_back(db::WaitingTrial trial);
   bool may_work(const Slot& slot) const;
+  bool others_have_workers(const Slot& slot) const;
   awaitable<bool> have_device_alone(Slot& slot);
   awaitable<void> wait_for_device_memory(Slot& slot);
   void measure(Slot& slot);

@@ -17,9 +17,11 @@
 #include "db/sqlite.h"
 #include "orchestrator/build_info.h"
 #include "orchestrator/exit_code.h"
+#include "orchestrator/output.h"
 #include "orchestrator/owner_lock.h"
 #include "orchestrator/spec_codec.h"
 #include "orchestrator/worker_process.h"
+#include "sweeps/study.h"
 
 namespace orchestrator {
 namespace {
@@ -49,10 +51,6 @@ std::string_view name(Health health) {
     case Health::problem: return "problem";
   }
   return "";
-}
-
-std::string bytes_text(double bytes) {
-  return bytes < 1e9 ? fmt::format("{:.0f} MB", bytes / 1e6) : fmt::format("{:.1f} GB", bytes / 1e9);
 }
 
 awaitable<Finding> greet_worker(Launcher& launcher) {
@@ -106,7 +104,7 @@ Findings check_devices() {
   for (const auto& gpu : gpus)
     findings.push_back(
         {"GPU", Health::ok,
-         fmt::format("{}, {}, {}", gpu.name, bytes_text(static_cast<double>(gpu.memory_bytes)), gpu.uuid)});
+         fmt::format("{}, {}, {}", gpu.name, short_size(static_cast<std::uintmax_t>(gpu.memory_bytes)), gpu.uuid)});
   return findings;
 }
 
@@ -116,13 +114,14 @@ Finding check_sqlite() {
 }
 
 Finding check_disk(const fs::path& folder) {
-  constexpr double kTooLittle = 64e6, kLittle = 1e9;
+  // What a run asks for unless its study says otherwise, and ten times that.
+  const auto needed = static_cast<std::uintmax_t>(sweeps::DiskSpec{}.keep_free);
   std::error_code error;
   const auto space = fs::space(folder, error);
   if (error) return {"disk", Health::problem, fmt::format("{}: {}", folder.string(), error.message())};
-  const auto free = static_cast<double>(space.available);
-  return {"disk", free < kTooLittle ? Health::problem : free < kLittle ? Health::warning : Health::ok,
-          fmt::format("{} free in {}", bytes_text(free), folder.string())};
+  const auto free = space.available;
+  return {"disk", free < needed ? Health::problem : free < 10 * needed ? Health::warning : Health::ok,
+          fmt::format("{} free in {}", short_size(free), folder.string())};
 }
 
 /// Name of a file system that other machines may write to, too; empty for a local one.
@@ -188,7 +187,7 @@ Findings check_database(const fs::path& database) {
   const auto version = ask(database, "SELECT user_version FROM pragma_user_version");
   findings.push_back({"database", Health::ok,
                       fmt::format("{}: sound, {} trials, {}", database.string(), ask(database, "SELECT count(*) FROM trial"),
-                                  bytes_text(static_cast<double>(fs::file_size(database))))});
+                                  short_size(fs::file_size(database)))});
   findings.push_back({"schema", Health::ok,
                       version == db::kSchemaVersion
                           ? fmt::format("{}", version)

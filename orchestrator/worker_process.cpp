@@ -24,6 +24,7 @@
 #include "orchestrator/exit_code.h"
 #include "orchestrator/owner_lock.h"
 #include "orchestrator/process_tree.h"
+#include "worker/processes.h"
 
 namespace orchestrator {
 
@@ -43,15 +44,6 @@ constexpr auto kPollEvery = std::chrono::milliseconds(2);
 // What a worker printed last may still lie in the pipe when its end is known.
 constexpr auto kUnkillable = std::chrono::seconds(10);
 constexpr auto kOutputGrace = std::chrono::milliseconds(200);
-
-/// Times the kernel has killed for lack of memory since it was started.
-std::int64_t num_oom_kills() {
-  std::ifstream file("/proc/vmstat");
-  std::string name;
-  for (std::int64_t value = 0; file >> name >> value;)
-    if (name == "oom_kill") return value;
-  return 0;
-}
 
 /// A descriptor that is closed with its owner.
 struct Descriptor {
@@ -186,7 +178,7 @@ class WorkerProcess : public Worker {
       : family_(std::move(family)),
         channel_(std::make_shared<Channel>(context)),
         output_(std::make_shared<Output>(context)),
-        oom_kills_(num_oom_kills()) {
+        oom_kills_(worker::num_oom_kills()) {
     Pair channel = make_channel();
     Pair output = make_pipe();
     pid_ = spawn(program, slot, family_->mark, channel.theirs.value, output.theirs.value);
@@ -351,7 +343,7 @@ class WorkerProcess : public Worker {
       const int signal = WTERMSIG(*status_);
       const std::string message = fmt::format("signal {} ({})", signal, ::strsignal(signal));
       if (signal != SIGKILL) return {FailureClass::crash, message};
-      if (num_oom_kills() > oom_kills_)
+      if (worker::num_oom_kills() > oom_kills_)
         return {FailureClass::oom_host, message + ", the machine ran out of memory"};
       return {FailureClass::worker_lost, message};
     }
@@ -393,7 +385,7 @@ ProcessLauncher::ProcessLauncher(asio::io_context& context, fs::path program, st
     : context_(context),
       program_(std::move(program)),
       family_(std::make_shared<Family>(Family{std::move(mark), {}})) {
-  if (!family_->mark.empty()) adopt_orphans();
+  if (!family_->mark.empty()) worker::adopt_orphans();
 }
 
 std::unique_ptr<Worker> ProcessLauncher::start(const DeviceSlot& slot) {

@@ -30,7 +30,8 @@ forbid "$(find sweeps -name '*.h' -o -name '*.cpp' ! -name 'study_file.cpp')" 't
 forbid "$db" "$libtorch|worker/|orchestrator/|$tensors|boost/asio" "db may include sweeps' types only"
 forbid "$worker" 'db/|orchestrator/|boost/|sqlite3|SQLiteCpp' "worker never meets db"
 forbid "worker/protocol.*" "$libtorch|$tensors" "worker_protocol is shared with a program without LibTorch"
-forbid "$orchestrator" "$libtorch|$tensors|worker/(train|data|schedule|optimizer|checkpoint|device|main)" "orchestrator sees neither LibTorch nor the worker's inside"
+forbid "worker/processes.*" "$libtorch|$tensors|sweeps/|nlohmann/" "worker_processes is shared and depends on nothing"
+forbid "$orchestrator" "$libtorch|$tensors|worker/(train|data|schedule|optimizer|checkpoint|device|main|command|metric|channel|process_tree)" "orchestrator sees neither LibTorch nor the worker's inside"
 
 [ "$bad" = 0 ] && echo "includes point one way"
 exit "$bad"

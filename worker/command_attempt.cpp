@@ -20,6 +20,7 @@
 #include <nlohmann/json.hpp>
 
 #include "worker/process_tree.h"
+#include "worker/processes.h"
 
 namespace worker {
 namespace {
@@ -36,15 +37,6 @@ constexpr const char* kObjective = "eval_loss";  // what the orchestrator calls 
 
 [[noreturn]] void throw_errno(const std::string& what) {
   throw std::runtime_error(what + ": " + std::strerror(errno));
-}
-
-/// Times the kernel has killed for lack of memory since it was started.
-std::int64_t num_oom_kills() {
-  std::ifstream file("/proc/vmstat");
-  std::string name;
-  for (std::int64_t value = 0; file >> name >> value;)
-    if (name == "oom_kill") return value;
-  return 0;
 }
 
 void write_all(int descriptor, std::string_view bytes) {

@@ -13,6 +13,7 @@
 #include "worker/channel.h"
 #include "worker/command_runner.h"
 #include "worker/process_tree.h"
+#include "worker/processes.h"
 
 namespace {
 

@@ -1,6 +1,5 @@
 #include "worker/process_tree.h"
 
-#include <dirent.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -8,39 +7,20 @@
 
 #include <cerrno>
 #include <chrono>
-#include <cstdlib>
-#include <fstream>
-#include <iterator>
 #include <map>
-#include <string>
 #include <thread>
 #include <vector>
+
+#include "worker/processes.h"
 
 namespace worker {
 namespace {
 
 constexpr auto kPatience = std::chrono::seconds(5);
 
-/// The parent of every process, from /proc/PID/stat: "PID (NAME) STATE PARENT ...".
-std::map<pid_t, pid_t> parents() {
-  std::map<pid_t, pid_t> result;
-  DIR* folder = ::opendir("/proc");
-  if (!folder) return result;
-  while (const dirent* entry = ::readdir(folder)) {
-    const pid_t pid = std::atoi(entry->d_name);
-    if (pid <= 0) continue;
-    std::ifstream file(std::string("/proc/") + entry->d_name + "/stat");
-    const std::string text{std::istreambuf_iterator<char>(file), {}};
-    const auto name_end = text.rfind(')');  // a name may hold blanks and brackets
-    if (name_end != std::string::npos && name_end + 4 < text.size())
-      result[pid] = std::atoi(text.c_str() + name_end + 4);
-  }
-  ::closedir(folder);
-  return result;
-}
-
 std::vector<pid_t> descendants() {
-  const auto parent_of = parents();
+  std::map<pid_t, pid_t> parent_of;
+  for (const auto& process : all_processes()) parent_of[process.pid] = process.parent;
   std::vector<pid_t> result;
   for (const auto& [pid, parent] : parent_of) {
     auto above = parent_of.find(pid);
@@ -51,8 +31,6 @@ std::vector<pid_t> descendants() {
 }
 
 }  // namespace
-
-void adopt_orphans() { ::prctl(PR_SET_CHILD_SUBREAPER, 1); }
 
 void kill_descendants() {
   const auto deadline = std::chrono::steady_clock::now() + kPatience;

@@ -4,9 +4,6 @@
 
 namespace worker {
 
-/// Orphans of this process's descendants become its children instead of init's.
-void adopt_orphans();
-
 /// Kills every descendant of this process, those in sessions of their own included, and waits for them, at
 /// most some seconds (a process may hang in the kernel). REQUIRES: adopt_orphans(), and nobody else waits for
 /// them.

@@ -4,33 +4,14 @@
 #   tests/bench/read.sh [BUILD FOLDER]      (needs the sqlite3 shell; built with the tests: it uses their fake worker)
 set -euo pipefail
 here=$(realpath "$(dirname "$0")")
+. "$here/random_study.sh"
 bin=$(realpath "${1:-$here/../../build/release}")/bin
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 export TUNEONCE_WORKER=$bin/fake_worker
 
-cat > study.toml <<'TOML'
-schema = 1
-name = "large"
-[data]
-source = "teacher"
-[model]
-width = 64
-depth = 2
-head_size = 16
-context = 32
-[train]
-steps = 100
-batch = 4
-[space]
-lr = { min = 1e-3, max = 1e-2 }
-wd = { min = 0.05, max = 0.2 }
-[search]
-method = "random"
-max_trials = 15
-extensions = 0
-TOML
+random_study large 15 > study.toml
 "$bin/tuneonce" -q run study.toml -j 2 > run.out 2> run.err || true
 sqlite3 large.db 'DELETE FROM curve_chunk; DELETE FROM attempt; DELETE FROM censored; DELETE FROM event;
   DELETE FROM trial WHERE id > 1; UPDATE trial SET role = 1'

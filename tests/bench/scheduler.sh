@@ -8,6 +8,7 @@
 # BUILD=DIR names the build folder (default build/bench), FOLDER=DIR where the databases lie (default: beside it).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+. ./tests/bench/random_study.sh
 root=$PWD
 repeats=${1:-3}
 build=$(realpath -m "${BUILD:-build/bench}")
@@ -33,26 +34,7 @@ bench() { "$build/bin/bench_scheduler" "$TUNEONCE_WORKER" "$@"; }
 
 # A run is killed in the middle with all of its workers; from the same command to the next trial's start.
 restart() {
-  cat > study.toml <<'TOML'
-schema = 1
-name = "restart"
-[data]
-source = "teacher"
-[model]
-width = 64
-depth = 2
-head_size = 16
-context = 32
-[train]
-steps = 100
-batch = 4
-[space]
-lr = { min = 1e-3, max = 1e-2 }
-wd = { min = 0.05, max = 0.2 }
-[search]
-method = "random"
-max_trials = 1000
-TOML
+  random_study restart 1000 > study.toml
   rm -rf restart.db*
   TUNEONCE_FAKE=sleep_ms=10 "$build/bin/tuneonce" -q run study.toml -j 2 >/dev/null 2>&1 &
   until_attempts 100

@@ -3,33 +3,15 @@
 # and what it costs per trial that needs no training. Goals: 20 ms, 30 MB.
 #   tests/bench/status.sh [BUILD FOLDER]      (built with the tests: it uses their fake worker)
 set -euo pipefail
-bin=$(realpath "${1:-$(dirname "$0")/../../build/release}")/bin
+here=$(realpath "$(dirname "$0")")
+. "$here/random_study.sh"
+bin=$(realpath "${1:-$here/../../build/release}")/bin
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 export TUNEONCE_WORKER=$bin/fake_worker
 
-cat > study.toml <<'TOML'
-schema = 1
-name = "thousand"
-[data]
-source = "teacher"
-[model]
-width = 64
-depth = 2
-head_size = 16
-context = 32
-[train]
-steps = 100
-batch = 4
-[space]
-lr = { min = 1e-3, max = 1e-2 }
-wd = { min = 0.05, max = 0.2 }
-[search]
-method = "random"
-max_trials = 1000
-extensions = 0
-TOML
+random_study thousand 1000 > study.toml
 
 start=$(date +%s%N)
 "$bin/tuneonce" -q run study.toml -j 2 > run.out 2> run.err &

@@ -25,20 +25,7 @@ std::int64_t count(const fs::path& database, const std::string& what) {
 
 /// A 5 x 5 grid without targets.
 std::string grid_study(const std::string& lrs = "[1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2]") {
-  return R"(schema = 1
-name = "small"
-seed = 1
-[data]
-source = "teacher"
-[model]
-width = 64
-depth = 2
-head_size = 16
-context = 32
-[train]
-steps = 40
-batch = 4
-[space]
+  return test::study_head() + R"([space]
 lr = { values = )" + lrs + R"( }
 wd = { values = [0.025, 0.05, 0.1, 0.2, 0.4] }
 [search]

@@ -42,21 +42,7 @@ std::string replaced(std::string text, const Changes& changes) {
   return text;
 }
 
-constexpr const char* kStudy = R"(
-schema = 1
-name = "five"
-seed = 1
-[data]
-source = "teacher"
-[model]
-width = 64
-depth = 2
-head_size = 16
-context = 32
-[train]
-steps = 20
-batch = 4
-[space]
+const std::string kStudy = study_head("five", 20) + R"([space]
 lr = { values = [8e-4, 1.6e-3, 3.2e-3, 6.4e-3, 1.28e-2] }
 wd = { values = [0.05, 0.07, 0.1, 0.14, 0.2] }
 [search]

@@ -99,11 +99,8 @@ bool eventually(const std::function<bool()>& condition, double seconds) {
   return true;
 }
 
-fs::path write_study(const fs::path& folder, const std::string& extra) {
-  const auto file = folder / "small.toml";
-  std::ofstream(file) << R"(
-schema = 1
-name = "small"
+std::string study_head(const std::string& name, int steps) {
+  return "schema = 1\nname = \"" + name + R"("
 seed = 1
 [data]
 source = "teacher"
@@ -113,9 +110,13 @@ depth = 2
 head_size = 16
 context = 32
 [train]
-steps = 40
 batch = 4
-[space]
+steps = )" + std::to_string(steps) + "\n";
+}
+
+fs::path write_study(const fs::path& folder, const std::string& extra) {
+  const auto file = folder / "small.toml";
+  std::ofstream(file) << study_head() << R"([space]
 lr = { min = 8e-4, max = 1.28e-2, count = 5 }
 wd = { min = 0.05, max = 0.2, count = 3 }
 init_std = { values = [0.04, 0.08] }

@@ -49,6 +49,9 @@ std::string read_text(const std::filesystem::path& file);
 /// Waits until `condition` holds, looking every few milliseconds; false after `seconds`.
 bool eventually(const std::function<bool()>& condition, double seconds = 30);
 
+/// What small studies begin with: a teacher, a tiny model, so many steps.
+std::string study_head(const std::string& name = "small", int steps = 40);
+
 /// Writes a study of 5 x 3 proxy trials (and a scan), two targets and one drift check; returns its file.
 std::filesystem::path write_study(const std::filesystem::path& folder, const std::string& extra = "");
 
