@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
+#include <map>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -18,27 +21,52 @@ double loss_at(const TrialResult& trial, std::int64_t step) {
   return losses[static_cast<std::size_t>(found - steps.begin())];
 }
 
-/// The lowest loss at a step of the trials whose LR is at least `lowest_lr`; null when there is none.
-const TrialResult* best_at(const std::vector<TrialResult>& sweep, std::int64_t step, double lowest_lr) {
-  const TrialResult* best = nullptr;
-  for (const auto& trial : sweep)
-    if (trial.spec.base.lr >= lowest_lr && std::isfinite(loss_at(trial, step)) &&
-        (!best || loss_at(trial, step) < loss_at(*best, step)))
-      best = &trial;
-  return best;
-}
+/// The lowest losses of a sweep, step by step, each put in order once: a sweep may have thousands of trials.
+class LowestLosses {
+ public:
+  explicit LowestLosses(const std::vector<TrialResult>& sweep) : sweep_(sweep) {}
+
+  /// Of the trials whose LR is at least `lowest_lr`, the first of those with the lowest loss at `step`; null
+  /// when there is none.
+  const TrialResult* at(std::int64_t step, double lowest_lr = 0) {
+    const auto [of_step, is_new] = steps_.try_emplace(step);
+    auto& entries = of_step->second;
+    if (is_new) fill(entries, step);
+    const auto end =
+        std::ranges::partition_point(entries, [&](const Entry& entry) { return entry.lr >= lowest_lr; });
+    return end == entries.begin() ? nullptr : std::prev(end)->lowest;
+  }
+
+ private:
+  struct Entry {
+    double lr = 0;
+    const TrialResult* lowest = nullptr;  // of this and of those before
+  };
+
+  /// By falling LR.
+  void fill(std::vector<Entry>& entries, std::int64_t step) const {
+    for (const auto& trial : sweep_)
+      if (std::isfinite(loss_at(trial, step))) entries.push_back({trial.spec.base.lr, &trial});
+    std::ranges::stable_sort(entries, std::ranges::greater{}, &Entry::lr);
+    const auto rank = [&](const TrialResult* trial) { return std::pair(loss_at(*trial, step), trial); };
+    for (std::size_t i = 1; i < entries.size(); ++i)
+      if (rank(entries[i - 1].lowest) < rank(entries[i].lowest)) entries[i].lowest = entries[i - 1].lowest;
+  }
+
+  const std::vector<TrialResult>& sweep_;
+  std::map<std::int64_t, std::vector<Entry>> steps_;
+};
 
 std::int64_t warmup_steps(const TrialSpec& spec) {
   return std::llround(spec.schedule.warmup * static_cast<double>(spec.run.steps));
 }
 
-bool is_as_good_as_diverged(const std::vector<TrialResult>& sweep, const TrialResult& trial,
-                            std::int64_t step) {
+bool is_as_good_as_diverged(LowestLosses& lowest, const TrialResult& trial, std::int64_t step) {
   const auto interval = eval_interval(trial.spec);
   if (step - (kEvaluations - 1) * interval <= warmup_steps(trial.spec)) return false;
   for (std::int64_t i = 0; i < kEvaluations; ++i) {
     const auto at = step - i * interval;
-    const auto* best = best_at(sweep, at, 0);
+    const auto* best = lowest.at(at);
     if (!best || !(loss_at(trial, at) > loss_at(*best, at) + kDivergedNats)) return false;
   }
   return true;
@@ -62,12 +90,13 @@ std::int64_t decision_step(const TrialSpec& spec) {
 
 std::vector<Censoring> censored(const std::vector<TrialResult>& sweep) {
   std::vector<Censoring> result;
+  LowestLosses lowest(sweep);
   for (const auto& trial : sweep) {
     const auto step = decision_step(trial.spec);
     if (step == 0 || !std::isfinite(loss_at(trial, step))) continue;
-    const auto* best = best_at(sweep, step, trial.spec.base.lr);  // there is one: the trial itself
-    if (is_as_good_as_diverged(sweep, trial, step))
-      result.push_back(censoring(trial, *best_at(sweep, step, 0), step, "as good as diverged"));
+    const auto* best = lowest.at(step, trial.spec.base.lr);  // there is one: the trial itself
+    if (is_as_good_as_diverged(lowest, trial, step))
+      result.push_back(censoring(trial, *lowest.at(step), step, "as good as diverged"));
     else if (loss_at(trial, step) > loss_at(*best, step) + kHopelessNats)
       result.push_back(censoring(trial, *best, step, "hopeless"));
   }
@@ -85,7 +114,11 @@ std::vector<Censoring> SweepWatch::add(const TrialKey& trial, const std::vector<
       curve.steps.push_back(steps[i]);
       curve.losses.push_back(losses[i]);
     }
-    return censored(sweep);
+    const auto decision = decision_step(found->spec);
+    const auto decides = [&](std::int64_t step) {
+      return step <= decision && step > decision - kEvaluations * eval_interval(found->spec);
+    };
+    return std::ranges::any_of(steps, decides) ? censored(sweep) : std::vector<Censoring>{};
   }
   return {};
 }

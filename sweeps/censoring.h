@@ -9,8 +9,7 @@ namespace sweeps {
 /// Early stopping within one sweep. Losses before the decay favour small LRs, so no run is ranked by them;
 /// only runs that the fit would give no weight are stopped:
 /// * as good as diverged: the last three evaluations lie more than kDivergedNats above the lowest held-out
-/// loss
-///   of the sweep at the same step;
+///   loss of the sweep at the same step;
 /// * hopeless: more than kHopelessNats above the lowest of the same or a higher LR.
 /// Both are decided once, at decision_step(). No trial is stopped before it, so every trial that gets there
 /// has its losses up to there whatever was stopped, and the set does not depend on when or in which order
@@ -40,8 +39,8 @@ class SweepWatch {
   SweepWatch() = default;
   explicit SweepWatch(std::vector<std::vector<TrialResult>> sweeps) : sweeps_(std::move(sweeps)) {}
 
-  /// Adds points to a trial's curve; equal steps may come again. Returns what of its sweep is censored now;
-  /// nothing for a trial of none of the sweeps.
+  /// Adds points to a trial's curve; equal steps may come again. Returns what of its sweep is censored now if
+  /// these points have a say in it; nothing for a trial of none of the sweeps.
   std::vector<Censoring> add(const TrialKey& trial, const std::vector<std::int64_t>& steps,
                              const std::vector<double>& losses);
 

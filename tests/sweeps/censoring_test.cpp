@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <ctime>
 
 #include "sweeps/analysis.h"
 #include "tests/support/catch.h"
@@ -175,6 +176,27 @@ TEST_CASE("a watch says who is censored as the losses come in", "[sweeps][censor
   const auto found = watch.add(good.key, {100, 200, 300, 400, 500}, {4, 3.5, 3.3, 3.1, 3.0});
   REQUIRE(found.size() == 1);
   CHECK(found[0].trial == slow.key);
+}
+
+TEST_CASE("a watch over eight times as many trials costs some eight times as much", "[sweeps][censoring]") {
+  const auto cpu_of = [](int num_trials) {
+    std::vector<TrialResult> sweep;
+    for (int i = 0; i < num_trials; ++i) {
+      const double x = std::fmod(0.618 * i, 1.0);
+      sweep.push_back(trial(1e-3 * (1 + 7 * x), {4, 3.8 + x, 3.7 + x, 3.6 + x}));
+    }
+    const auto last = sweep.back().key;
+    SweepWatch watch({std::move(sweep)});
+    const auto begin = std::clock();
+    for (int i = 0; i < 10; ++i) CHECK(watch.add(last, {500}, {3.9}).size() < 100);
+    return static_cast<double>(std::clock() - begin);
+  };
+  double few = cpu_of(500), many = cpu_of(4000);
+  for (int i = 0; i < 4; ++i) {
+    few = std::min(few, cpu_of(500));
+    many = std::min(many, cpu_of(4000));
+  }
+  CHECK(many < 30 * few);  // 64 times if every trial were compared with every other
 }
 
 TEST_CASE("whether a hopeless trial was stopped in time or trained to its end makes no difference",
