@@ -4,6 +4,7 @@
 #include <vector>
 
 #define XXH_INLINE_ALL
+#define XXH_NO_INLINE_HINTS 1  // g++ 12 cannot force all of it inline at -Og
 #include <xxhash.h>
 #include <fmt/format.h>
 

@@ -118,8 +118,9 @@ std::optional<Svg> transfer_chart(const std::vector<LrPanel>& panels) {
     picture.place({kPanelWidth * static_cast<double>(i), 0}, frame.svg);
   }
   for (std::size_t j = 0; j < longest->series.size(); ++j) {
-    const Pixel at{72 + kLegendColumn * static_cast<double>(j % columns),
-                   kPanelHeight + 10 + kLegendRow * static_cast<double>(j / columns)};
+    const auto column = j % columns, row = j / columns;
+    const Pixel at{72 + kLegendColumn * static_cast<double>(column),
+                   kPanelHeight + 10 + kLegendRow * static_cast<double>(row)};
     picture.line(at, {at.first + 24, at.second}, "line " + colour(j));
     picture.text({at.first + 32, at.second + 4}, Anchor::start, longest->series[j].name, "tick");
   }

@@ -32,6 +32,8 @@ template <class... Handlers>
 struct Overloaded : Handlers... {
   using Handlers::operator()...;
 };
+template <class... Handlers>
+Overloaded(Handlers...) -> Overloaded<Handlers...>;  // clang before 17 does not find it by itself
 
 /// A number that a loss can be. One that overflowed or underflowed on its way is no result.
 bool is_loss(double value) {

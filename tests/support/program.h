@@ -12,6 +12,13 @@
 /// The program `tuneonce` as a person runs it, with the fake worker (or another) and what it printed.
 namespace test {
 
+/// Time and memory are then the sanitizer's.
+#ifdef __SANITIZE_ADDRESS__
+inline constexpr bool kAddressSanitizer = true;
+#else
+inline constexpr bool kAddressSanitizer = false;
+#endif
+
 struct Ended {
   int code = 0;  // exit code, or 128 + signal
   std::string out, err;
