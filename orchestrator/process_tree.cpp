@@ -22,6 +22,7 @@
 #include <fmt/format.h>
 
 #include "orchestrator/exit_code.h"
+#include "orchestrator/run_cgroup.h"
 #include "sweeps/trial.h"
 #include "worker/processes.h"
 
@@ -68,6 +69,18 @@ int end_all(const std::function<bool(const std::string& mark)>& chosen, double s
   }
 }
 
+/// A mark of the database, whose run is not there any more.
+bool is_left_behind(const std::string& mark, const std::string& database_mark) {
+  if (!mark.starts_with(database_mark)) return false;
+  std::istringstream owner(mark.substr(database_mark.size()));
+  pid_t pid = 0;
+  char dot = 0;
+  std::int64_t started = 0;
+  owner >> pid >> dot >> started;
+  const auto run = worker::find_process(pid);
+  return !run || run->started != started;
+}
+
 /// Our own children, those that were adopted with them.
 std::vector<pid_t> children() {
   std::istringstream list(read_whole(fmt::format("/proc/self/task/{}/children", ::getpid())));
@@ -98,25 +111,21 @@ std::string run_mark(const fs::path& database) {
 
 int end_marked(const fs::path& database, double seconds) {
   const auto prefix = mark_of(database);
-  return end_all(
-      [&](const std::string& mark) {
-        if (!mark.starts_with(prefix)) return false;
-        std::istringstream owner(mark.substr(prefix.size()));
-        pid_t pid = 0;
-        char dot = 0;
-        std::int64_t started = 0;
-        owner >> pid >> dot >> started;
-        const auto run = worker::find_process(pid);
-        return !run || run->started != started;
-      },
-      seconds);
+  const int ended = end_all([&](const std::string& mark) { return is_left_behind(mark, prefix); }, seconds);
+  for (const auto& mark : marks_of_run_cgroups())
+    if (is_left_behind(mark, prefix)) end_cgroup(run_cgroup(mark), seconds);
+  return ended;
 }
 
 void end_orphans(const std::string& mark, const std::set<pid_t>& known) {
   for (int round = 0; round < 100; ++round) {
     bool any = false;
     for (const pid_t pid : children()) {
-      if (known.contains(pid) || mark_in(pid) != mark) continue;
+      if (known.contains(pid)) continue;
+      if (mark_in(pid) != mark) {
+        ::waitpid(pid, nullptr, WNOHANG);  // one that has ended has no mark any more
+        continue;
+      }
       any = true;
       ::kill(pid, SIGKILL);
       ::waitpid(pid, nullptr, 0);  // its own children come to us and are met in the next round
@@ -148,7 +157,10 @@ Guard::Guard(const fs::path& database) {
   ssize_t size = 0;
   while ((size = ::read(pipe, &byte, 1)) < 0 && errno == EINTR) {
   }
-  if (size == 0) end_all([&](const std::string& found) { return found == mark; }, 60);
+  if (size == 0) {
+    end_cgroup(run_cgroup(mark), 60);
+    end_all([&](const std::string& found) { return found == mark; }, 60);
+  }
   ::_exit(0);
 }
 

@@ -16,14 +16,16 @@ inline constexpr const char* kMarkVariable = "TUNEONCE_RUN";
 /// The mark of this process's run on a database: a hash of its path, the pid and when the process started.
 std::string run_mark(const std::filesystem::path& database);
 
-/// Ends every process with a mark of the database whose run is not there any more, and waits at most `seconds` until
-/// they are gone. Returns how many there were.
+/// Ends every process with a mark of the database whose run is not there any more, and what is in the control
+/// groups of such runs; waits at most `seconds` until they are gone. Returns how many with a mark there were.
 int end_marked(const std::filesystem::path& database, double seconds = 5);
 
-/// Ends the processes that came to us as orphans (worker::adopt_orphans): children of ours with this mark that are not among `known`.
+/// Ends the processes that came to us as orphans (worker::adopt_orphans): children of ours with this mark that
+/// are not among `known`. Those that have ended are gone afterwards, too, with whatever mark.
 void end_orphans(const std::string& mark, const std::set<pid_t>& known);
 
-/// A small process that ends everything with the mark when this process is gone, however it went.
+/// A small process that ends everything with the mark, or in the run's control group, when this process is gone,
+/// however it went.
 class Guard {
  public:
   /// Throws ExitError{kEnvironment} when no process can be started.

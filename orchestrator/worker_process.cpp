@@ -1,6 +1,7 @@
 #include "orchestrator/worker_process.h"
 
 #include <fcntl.h>
+#include <linux/sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -24,12 +25,30 @@
 #include "orchestrator/exit_code.h"
 #include "orchestrator/owner_lock.h"
 #include "orchestrator/process_tree.h"
+#include "orchestrator/run_cgroup.h"
 #include "worker/processes.h"
 
 namespace orchestrator {
 
 struct Family {
+  explicit Family(std::string run_mark) : mark(std::move(run_mark)) {
+    if (mark.empty()) return;
+    worker::adopt_orphans();
+    if (auto group = run_cgroup(mark); make_cgroup(group)) cgroup = std::move(group);
+  }
+  ~Family() { end_cgroup(cgroup); }
+  Family(const Family&) = delete;
+  Family& operator=(const Family&) = delete;
+
+  /// A group for one more worker; empty without control groups.
+  std::filesystem::path next_cgroup() {
+    const auto group = cgroup / fmt::format("worker-{}", ++num_groups);
+    return !cgroup.empty() && make_cgroup(group) ? group : std::filesystem::path();
+  }
+
   std::string mark;
+  std::filesystem::path cgroup;  // of the run; empty where it may not make one
+  int num_groups = 0;
   std::set<pid_t> workers;
 };
 
@@ -125,7 +144,22 @@ std::vector<char*> pointers(std::vector<std::string>& texts) {
   return result;
 }
 
-pid_t spawn(const fs::path& program, const DeviceSlot& slot, const std::string& mark, int channel, int output) {
+/// Forks into a control group; not into it where there is none, or where the kernel (before 5.7) or a
+/// container's rules do not allow it.
+pid_t fork_into(const fs::path& group) {
+  if (const Descriptor folder(group.empty() ? -1 : ::open(group.c_str(), O_DIRECTORY | O_CLOEXEC));
+      folder.value >= 0) {
+    clone_args how{};
+    how.flags = CLONE_INTO_CGROUP;
+    how.exit_signal = SIGCHLD;
+    how.cgroup = static_cast<std::uint64_t>(folder.value);
+    if (const auto pid = ::syscall(SYS_clone3, &how, sizeof how); pid >= 0) return static_cast<pid_t>(pid);
+  }
+  return ::fork();
+}
+
+pid_t spawn(const fs::path& program, const DeviceSlot& slot, const std::string& mark, const fs::path& group,
+            int channel, int output) {
   Pair failed = make_pipe();
   // Of the GPUs there is one that it sees.
   std::vector<std::string> arguments = {program.string(), "--device", slot.uuid.empty() ? slot.device : "cuda:0"};
@@ -133,7 +167,7 @@ pid_t spawn(const fs::path& program, const DeviceSlot& slot, const std::string& 
   const auto argument_pointers = pointers(arguments);
   const auto environment_pointers = pointers(environment);
   const pid_t parent = ::getpid();
-  const pid_t pid = ::fork();
+  const pid_t pid = fork_into(group);
   if (pid < 0) throw_errno("cannot start a process");
   if (pid == 0)
     become_worker(program.c_str(), argument_pointers.data(), environment_pointers.data(), channel, output,
@@ -178,10 +212,11 @@ class WorkerProcess : public Worker {
       : family_(std::move(family)),
         channel_(std::make_shared<Channel>(context)),
         output_(std::make_shared<Output>(context)),
-        oom_kills_(worker::num_oom_kills()) {
+        oom_kills_(worker::num_oom_kills()),
+        group_(family_->next_cgroup()) {
     Pair channel = make_channel();
     Pair output = make_pipe();
-    pid_ = spawn(program, slot, family_->mark, channel.theirs.value, output.theirs.value);
+    pid_ = spawn(program, slot, family_->mark, group_, channel.theirs.value, output.theirs.value);
     family_->workers.insert(pid_);
     channel_->socket.assign(asio::local::stream_protocol(), channel.ours.release());
     output_->pipe.assign(output.ours.release());
@@ -330,9 +365,11 @@ class WorkerProcess : public Worker {
     return true;
   }
 
-  /// What it started and left behind: its process group, and those that came to us as orphans.
+  /// What it started and left behind: its process group, its control group, and those that came to us as
+  /// orphans.
   void end_family() {
     ::kill(-pid_, SIGKILL);
+    end_cgroup(group_, 1);
     family_->workers.erase(pid_);
     if (!family_->mark.empty()) end_orphans(family_->mark, family_->workers);
   }
@@ -357,6 +394,7 @@ class WorkerProcess : public Worker {
   std::shared_ptr<Channel> channel_;
   std::shared_ptr<Output> output_;
   std::int64_t oom_kills_;
+  fs::path group_;
   pid_t pid_ = -1;
   std::optional<int> status_;
   bool stuck_ = false;
@@ -384,9 +422,7 @@ fs::path find_worker_program(models::ModelFamily family) {
 ProcessLauncher::ProcessLauncher(asio::io_context& context, fs::path program, std::string mark)
     : context_(context),
       program_(std::move(program)),
-      family_(std::make_shared<Family>(Family{std::move(mark), {}})) {
-  if (!family_->mark.empty()) worker::adopt_orphans();
-}
+      family_(std::make_shared<Family>(std::move(mark))) {}
 
 std::unique_ptr<Worker> ProcessLauncher::start(const DeviceSlot& slot) {
   return std::make_unique<WorkerProcess>(context_, program_, slot, family_);

@@ -18,7 +18,8 @@ std::filesystem::path find_worker_program(models::ModelFamily family);
 /// sees its GPU only, by UUID.
 class ProcessLauncher : public Launcher {
  public:
-  /// With a mark (process_tree.h) workers carry it, and what one leaves behind ends with it.
+  /// With a mark (process_tree.h) workers carry it and have a control group each where that is allowed
+  /// (run_cgroup.h), and what one leaves behind ends with it.
   ProcessLauncher(asio::io_context& context, std::filesystem::path program, std::string mark = "");
   std::unique_ptr<Worker> start(const DeviceSlot& slot) override;
   std::string host() const override;

@@ -3,11 +3,14 @@
 
 #include <algorithm>
 #include <fstream>
+#include <iterator>
 #include <set>
+#include <sstream>
 
 #include <fmt/format.h>
 
 #include "db/query.h"
+#include "orchestrator/run_cgroup.h"
 #include "tests/support/catch.h"
 #include "tests/support/invariants.h"
 
@@ -161,6 +164,41 @@ TEST_CASE("requirement 11: no descendant of a worker outlives Ctrl-C, the end or
   run->wait();
   const auto children = test::read_text(sweep.file("children"));
   CHECK(std::count(children.begin(), children.end(), '\n') >= 6);
+  check_invariants(sweep, number == SIGKILL);
+}
+
+TEST_CASE("requirement 11: nor does one with an empty environment, where control groups are allowed",
+          "[faults][requirement]") {
+  const auto probe = orchestrator::run_cgroup(fmt::format("test-{}", ::getpid()));
+  if (!orchestrator::make_cgroup(probe)) {
+    WARN("skipped: no control group can be made here");
+    return;
+  }
+  orchestrator::end_cgroup(probe);
+  const int number = GENERATE(0, SIGINT, SIGKILL);
+  CAPTURE(number);
+  const DisturbedSweep sweep;
+  const auto run = sweep.start({.behaviour = fmt::format("strays=3 sleep_ms={}", number ? 60000 : 0)});
+  const auto strays = [&] {
+    std::istringstream list(test::read_text(sweep.file("children")));
+    return std::vector<pid_t>(std::istream_iterator<pid_t>(list), {});
+  };
+  if (number) {
+    REQUIRE(eventually([&] { return strays().size() == 6; }));  // of two workers
+    for (const pid_t pid : strays()) CHECK(::kill(pid, 0) == 0);
+    REQUIRE(eventually([&] { return sweep.count("attempt WHERE state = 1") == 2; }));
+    run->signal(number);
+  }
+  run->wait();
+  CHECK(strays().size() >= 6);
+  CHECK(eventually([&] { return std::ranges::all_of(strays(), [](pid_t pid) { return ::kill(pid, 0) != 0; }); }, 5));
+  CHECK(eventually(
+      [&] {
+        return std::ranges::none_of(orchestrator::marks_of_run_cgroups(), [&](const std::string& mark) {
+          return mark.find(fmt::format(":{}.", run->pid())) != mark.npos;
+        });
+      },
+      5));
   check_invariants(sweep, number == SIGKILL);
 }
 

@@ -98,6 +98,22 @@ TEST_CASE("requirement 13: the results table is the same at 1, 2 and 8 workers, 
   }
 }
 
+TEST_CASE("requirement 13: nor does the order of the cells change it", "[faults][requirement]") {
+  const auto rows = [](const DisturbedSweep& sweep) {
+    return sweep.command({"query", "SELECT lr, wd, seed, state, loss, steps FROM results ORDER BY lr, wd", "five.db",
+                          "--format", "csv"})
+        .out;
+  };
+  const DisturbedSweep sweep;
+  const DisturbedSweep shuffled(test::Changes{
+      {"[8e-4, 1.6e-3, 3.2e-3, 6.4e-3, 1.28e-2]", "[3.2e-3, 1.28e-2, 8e-4, 6.4e-3, 1.6e-3]"},
+      {"[0.05, 0.07, 0.1, 0.14, 0.2]", "[0.2, 0.07, 0.14, 0.05, 0.1]"}});
+  CHECK(sweep.run().code == 0);
+  CHECK(shuffled.run({.workers = 8}).code == 0);
+  CHECK(shuffled.count("trial") == 25);
+  CHECK(rows(shuffled) == rows(sweep));
+}
+
 TEST_CASE("runs in different folders whose databases have the same name do not touch each other",
           "[faults]") {
   const DisturbedSweep one, other;

@@ -1,6 +1,7 @@
 // Workers that hang, lie, send garbage, read nothing or report numbers that are none.
 #include <signal.h>
 
+#include <array>
 #include <chrono>
 #include <fstream>
 
@@ -100,7 +101,7 @@ TEST_CASE("garbage on a worker's channel costs that worker, not the run and not 
       return run->has_ended();
     }));
     CHECK(peak > 1);
-    CHECK(peak < 30 + 64);  // it begins with less than 30 MiB
+    if (!test::kAddressSanitizer) CHECK(peak < 30 + 64);  // it begins with less than 30 MiB
     check_unharmed(sweep, run->wait());
     CHECK(sweep.count("attempt WHERE state = 2") == 25);
     CHECK(sweep.count("attempt") == 50);
@@ -115,18 +116,23 @@ TEST_CASE("a worker that sends a byte a second is stopped after the stall timeou
 
 TEST_CASE("a worker that reads nothing more holds up nobody else", "[faults][F17]") {
   Random random("F17");
-  for (int i = 0, n = test::times(4, 40); i < n; ++i) {
-    const DisturbedSweep sweep;
-    const auto behaviour = fmt::format("deaf={} sleep_ms=50", random.between(2, 8));
-    INFO(behaviour);
-    const auto ended = sweep.run({.behaviour = behaviour, .more = {"--stall-timeout", "2"}});
-    check_unharmed(sweep, ended);
-    CHECK(sweep.count("attempt WHERE failure = 3") == 1);
-    // While it was waited for, the other worker went on without a pause.
-    const auto waited = db::run_query(sweep.database(), R"(
-      SELECT count(*) FROM attempt AS a JOIN attempt AS deaf ON deaf.failure = 3
-      WHERE a.ended > deaf.started AND a.ended < deaf.ended)");
-    CHECK(std::get<std::int64_t>(waited.rows.at(0).at(0)) >= 10);
+  constexpr int kAtOnce = 4;
+  for (int i = 0, n = test::times(20, 200); i < n; i += kAtOnce) {
+    std::array<DisturbedSweep, kAtOnce> sweeps;
+    std::vector<std::unique_ptr<test::Command>> runs;
+    for (const auto& sweep : sweeps)
+      runs.push_back(sweep.start({.behaviour = fmt::format("deaf={} sleep_ms=50", random.between(2, 8)),
+                                  .more = {"--stall-timeout", "3"}}));
+    for (std::size_t j = 0; j < sweeps.size(); ++j) {
+      const auto& sweep = sweeps[j];
+      check_unharmed(sweep, runs[j]->wait(120));
+      CHECK(sweep.count("attempt WHERE failure = 3") == 1);
+      // While it was waited for, the other worker went on without a pause.
+      const auto waited = db::run_query(sweep.database(), R"(
+        SELECT count(*) FROM attempt AS a JOIN attempt AS deaf ON deaf.failure = 3
+        WHERE a.ended > deaf.started AND a.ended < deaf.ended)");
+      CHECK(std::get<std::int64_t>(waited.rows.at(0).at(0)) >= 10);
+    }
   }
 }
 

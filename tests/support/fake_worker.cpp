@@ -27,8 +27,11 @@
 //   deaf=N           the worker of the N-th trial started reads nothing more once that trial has ended
 //   rows=N           N times a trial, each after a millisecond, one more curve point
 //   print_mib=N      prints so many MiB a trial; eat_mib=N: takes so much memory, with eat_name: of such
-//   trials children=N       starts N processes, the last in a session of its own, and writes their ids to
-//   dir/children deaf_to_term=1   ignores SIGTERM stays=1          never exits
+//   trials
+//   children=N       starts N processes, the last in a session of its own, and writes their ids to dir/children;
+//   strays=N         the same, each in a session of its own with an empty environment and without its parent
+//   deaf_to_term=1   ignores SIGTERM
+//   stays=1          never exits
 #include <sys/file.h>
 #include <unistd.h>
 
@@ -250,6 +253,21 @@ void start_children() {
   }
 }
 
+void start_strays() {
+  for (int i = 0; i < static_cast<int>(number("strays")); ++i) {
+    if (::fork() > 0) continue;
+    ::setsid();
+    if (::fork() > 0) ::_exit(0);
+    std::ofstream(behaviour.at("dir") + "/children", std::ios::app) << std::to_string(::getpid()) + '\n' << std::flush;
+    for (int descriptor = 0; descriptor < 16; ++descriptor) ::close(descriptor);
+    char name[] = "sleep", seconds[] = "600";
+    char* const arguments[] = {name, seconds, nullptr};
+    char* const environment[] = {nullptr};
+    ::execve("/bin/sleep", arguments, environment);
+    ::_exit(1);
+  }
+}
+
 /// Kept until the process ends.
 void eat(double mebibytes) {
   static std::vector<std::vector<char>> eaten;
@@ -373,6 +391,7 @@ int main() {
       while (true) ::pause();
     });
   if (behaviour.contains("children")) start_children();
+  if (behaviour.contains("strays")) start_strays();
   say(Hello{.protocol = static_cast<int>(number("version", kProtocolVersion)),
             .build = "fake",
             .device = "cpu",
