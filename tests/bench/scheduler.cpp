@@ -85,7 +85,7 @@ void make_database(const fs::path& file, int num_trials) {
 struct Watch {
   std::vector<Clock::time_point> starts;
   double early_megabytes = 0, late_megabytes = 0;
-  double cpu_at_first = 0, cpu_at_end = 0;  // seconds
+  std::vector<double> cpu;  // seconds of CPU when the first, the 1,000th, ... trial started, and at the end
 };
 
 void run_trials(const fs::path& file, const char* program, db::Synchronous synchronous,
@@ -96,7 +96,7 @@ void run_trials(const fs::path& file, const char* program, db::Synchronous synch
   ProcessLauncher launcher(context, program);
   SchedulerEvents events;
   events.started = [&](const db::WaitingTrial&) {
-    if (watch.starts.empty()) watch.cpu_at_first = cpu_seconds();
+    if (watch.starts.size() % 1000 == 0) watch.cpu.push_back(cpu_seconds());
     watch.starts.push_back(Clock::now());
     if (static_cast<int>(watch.starts.size()) == num_trials / 5) watch.early_megabytes = megabytes_resident();
   };
@@ -108,7 +108,7 @@ void run_trials(const fs::path& file, const char* program, db::Synchronous synch
       [&]() -> awaitable<void> {
         co_await scheduler.run(store);
         end = Clock::now();
-        watch.cpu_at_end = cpu_seconds();
+        watch.cpu.push_back(cpu_seconds());
         watch.late_megabytes = megabytes_resident();
         co_await scheduler.close();
       },
@@ -125,9 +125,13 @@ void run_trials(const fs::path& file, const char* program, db::Synchronous synch
   const double seconds = seconds_between(watch.starts.front(), end);
   fmt::print("trials={} seconds={:.3f} trials_per_s={:.0f} startup_s={:.3f}", num_trials, seconds,
              num_trials / seconds, seconds_between(begin, watch.starts.front()));
-  fmt::print(" cpu_us_per_trial={:.0f}", 1e6 * (watch.cpu_at_end - watch.cpu_at_first) / num_trials);
-  if (num_trials >= 2000)
-    fmt::print(" last_over_first_thousand={:.2f}", part(watch.starts.size() - 1000) / part(0));
+  fmt::print(" cpu_us_per_trial={:.0f}", 1e6 * (watch.cpu.back() - watch.cpu.front()) / num_trials);
+  if (num_trials >= 2000 && num_trials % 1000 == 0) {
+    const auto last = watch.cpu.size() - 1;
+    fmt::print(" last_over_first_thousand={:.2f} cpu_last_over_first={:.2f}",
+               part(watch.starts.size() - 1000) / part(0),
+               (watch.cpu[last] - watch.cpu[last - 1]) / (watch.cpu[1] - watch.cpu[0]));
+  }
   fmt::print(" peak_mb={:.1f} bytes_per_trial={:.0f}\n", peak_megabytes(),
              (watch.late_megabytes - watch.early_megabytes) * (1 << 20) / (0.8 * num_trials));
 }
