@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds everything but LibTorch's rooms under the address and undefined-behaviour sanitizers, and the same under the
-# thread sanitizer, and runs the tests there, without the slow ones; half an hour on two cores.
+# thread sanitizer, and runs the tests there, without the slow ones.
 #   ./tests/sanitize.sh [asan|tsan]     default: both
 #
 # Of the faults, the thread sanitizer's part leaves out those that kill often: with one thread they show it nothing.

@@ -3,7 +3,7 @@
 #   ./tests/tidy.sh [FILE ...]     default: all
 set -euo pipefail
 cd "$(dirname "$0")/.."
-command -v clang-tidy clang++ >/dev/null || {
+{ command -v clang-tidy && command -v clang++; } >/dev/null || {
   echo "tidy: clang-tidy or clang is not installed; nothing was looked at"
   exit 0
 }
