@@ -37,14 +37,9 @@ std::string mark_of(const fs::path& database) {
   return fmt::format("{:016x}:", sweeps::derived_seed(0, fs::weakly_canonical(fs::absolute(database)).string()));
 }
 
-std::string read_whole(const fs::path& file) {
-  std::ifstream stream(file, std::ios::binary);
-  return {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
-}
-
 /// The mark that a process was started with; empty where it has none or has ended.
 std::string mark_in(pid_t pid) {
-  const std::string environment = '\0' + read_whole(fmt::format("/proc/{}/environ", pid));
+  const std::string environment = '\0' + worker::read_proc(fmt::format("/proc/{}/environ", pid));
   const std::string name = '\0' + fmt::format("{}=", kMarkVariable);
   const auto found = environment.find(name);
   if (found == environment.npos) return "";
@@ -83,7 +78,7 @@ bool is_left_behind(const std::string& mark, const std::string& database_mark) {
 
 /// Our own children, those that were adopted with them.
 std::vector<pid_t> children() {
-  std::istringstream list(read_whole(fmt::format("/proc/self/task/{}/children", ::getpid())));
+  std::istringstream list(worker::read_proc(fmt::format("/proc/self/task/{}/children", ::getpid())));
   return {std::istream_iterator<pid_t>(list), {}};
 }
 

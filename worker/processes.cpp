@@ -4,17 +4,20 @@
 #include <unistd.h>
 
 #include <charconv>
-#include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <sstream>
-#include <string>
 
 namespace worker {
 
+std::string read_proc(const std::filesystem::path& file) {
+  std::ifstream stream(file, std::ios::binary);
+  std::ostringstream text;
+  text << stream.rdbuf();  // takes a failing read() for the end, where an istreambuf_iterator throws
+  return std::move(text).str();
+}
+
 std::optional<Process> find_process(pid_t pid) {
-  std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
-  const std::string text{std::istreambuf_iterator<char>(file), {}};
+  const auto text = read_proc("/proc/" + std::to_string(pid) + "/stat");
   const auto name_end = text.rfind(')');  // "PID (NAME) STATE PARENT GROUP ...", and a name may hold anything
   if (name_end == std::string::npos) return std::nullopt;
   std::istringstream fields(text.substr(name_end + 1));
@@ -30,11 +33,12 @@ std::optional<Process> find_process(pid_t pid) {
 std::vector<Process> all_processes() {
   std::vector<Process> processes;
   std::error_code ignored;
-  for (const auto& entry : std::filesystem::directory_iterator("/proc", ignored)) {
-    const std::string name = entry.path().filename().string();
+  for (auto entry = std::filesystem::directory_iterator("/proc", ignored); !ignored && entry != end(entry);
+       entry.increment(ignored)) {
+    const std::string name = entry->path().filename().string();
     pid_t pid = 0;
-    const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), pid);
-    if (error != std::errc{} || end != name.data() + name.size()) continue;
+    const auto [rest, error] = std::from_chars(name.data(), name.data() + name.size(), pid);
+    if (error != std::errc{} || rest != name.data() + name.size()) continue;
     if (const auto process = find_process(pid)) processes.push_back(*process);
   }
   return processes;

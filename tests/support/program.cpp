@@ -7,7 +7,7 @@
 #include <chrono>
 #include <csignal>
 #include <fstream>
-#include <iterator>
+#include <sstream>
 #include <thread>
 
 #include "tests/support/catch.h"
@@ -87,7 +87,9 @@ Ended Command::wait(double seconds) {
 
 std::string read_text(const fs::path& file) {
   std::ifstream stream(file, std::ios::binary);
-  return {std::istreambuf_iterator<char>(stream), {}};
+  std::ostringstream text;
+  text << stream.rdbuf();  // a file in /proc may be gone in mid-read: no exception then
+  return std::move(text).str();
 }
 
 bool eventually(const std::function<bool()>& condition, double seconds) {
