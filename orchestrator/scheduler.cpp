@@ -583,8 +583,10 @@ void Scheduler::settle(Slot& slot, const sweeps::TrialKey& key, sweeps::Outcome 
 
 void Scheduler::remove_checkpoint(const sweeps::TrialKey& key) const {
   std::error_code ignored;
-  fs::remove(checkpoint_file(key), ignored);
-  fs::remove_all(checkpoint_file(key).string() + ".dir", ignored);  // of a command
+  const auto file = checkpoint_file(key);
+  fs::remove(file, ignored);
+  fs::remove(file.string() + worker::kPreviousCheckpoint, ignored);
+  fs::remove_all(file.string() + ".dir", ignored);  // of a command
 }
 
 /// What has happened so far reaches the disk; then it may be told, and checkpoints are needed no more.

@@ -2,6 +2,7 @@
 
 #include <cstdio>
 #include <cstring>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -9,6 +10,7 @@
 #include <ATen/core/grad_mode.h>
 #include <nlohmann/json.hpp>
 
+#include "worker/protocol.h"
 #include "worker/safetensors.h"
 
 namespace worker {
@@ -108,6 +110,45 @@ void copy_in(const SafeTensor& from, at::Tensor to) {
 
 constexpr const char* kTrunk = "trunk.";  // before the names of the trunk's tensors
 
+fs::path previous(const fs::path& file) { return file.string() + kPreviousCheckpoint; }
+
+/// load_checkpoint() of this very file.
+std::optional<TrialProgress> load(const fs::path& file, const sweeps::TrialKey& trial, std::int64_t num_steps,
+                                  std::int64_t slot, models::Model& model, AdamW& optimizer,
+                                  std::optional<SlotState>& trunk) {
+  std::error_code error;
+  if (!fs::exists(file, error)) return std::nullopt;
+  try {
+    const Safetensors saved = Safetensors::read(file);
+    if (saved.metadata("format") != kFormat) throw SafetensorsError("another format");
+    if (saved.metadata("trial") != trial) throw SafetensorsError("of another trial");
+    const json state = json::parse(saved.metadata("progress"));
+    const auto updates = state.at("updates").get<std::int64_t>();
+    TrialProgress progress = read_progress(saved, state);
+    if (progress.step < 0 || progress.step > num_steps)
+      throw SafetensorsError("a step beyond the trial's end");
+
+    const auto tensors = slot_tensors(slot, model, optimizer);
+    for (const auto& [name, tensor] : tensors) check_fits(saved.at(name), tensor, name);
+    const at::NoGradGuard no_grad;
+    if (progress.branch_updates > 0) {
+      SlotState kept{.tensors = {}, .updates = updates - progress.branch_updates};
+      for (const auto& [name, tensor] : tensors) {
+        const auto& from = saved.at(kTrunk + name);
+        check_fits(from, tensor, name);
+        copy_in(from, kept.tensors.emplace_back(name, at::empty_like(tensor)).second);
+      }
+      trunk = std::move(kept);
+    }
+    for (const auto& [name, tensor] : tensors) copy_in(saved.at(name), tensor);
+    optimizer.set_updates(slot, updates);
+    return progress;
+  } catch (const std::exception& cause) {  // SafetensorsError, JSON: either way the file is of no use
+    std::fprintf(stderr, "checkpoint %s is of no use: %s\n", file.c_str(), cause.what());
+    return std::nullopt;
+  }
+}
+
 }  // namespace
 
 SlotState copy_of(std::int64_t slot, models::Model& model, AdamW& optimizer) {
@@ -141,6 +182,8 @@ std::string save_checkpoint(const fs::path& file, const sweeps::TrialKey& trial,
     tensors["curve_steps." + metric] = view_of(curve.steps);
     tensors["curve_values." + metric] = view_of(curve.values);
   }
+  std::error_code none_yet;
+  fs::rename(file, previous(file), none_yet);
   return write_safetensors(file, tensors,
                            {{"format", kFormat},
                             {"trial", trial},
@@ -150,38 +193,11 @@ std::string save_checkpoint(const fs::path& file, const sweeps::TrialKey& trial,
 std::optional<TrialProgress> load_checkpoint(const fs::path& file, const sweeps::TrialKey& trial,
                                              std::int64_t num_steps, std::int64_t slot, models::Model& model,
                                              AdamW& optimizer, std::optional<SlotState>& trunk) {
-  std::error_code error;
-  if (!fs::exists(file, error)) return std::nullopt;
-  try {
-    const Safetensors saved = Safetensors::read(file);
-    if (saved.metadata("format") != kFormat) throw SafetensorsError("another format");
-    if (saved.metadata("trial") != trial) throw SafetensorsError("of another trial");
-    const json state = json::parse(saved.metadata("progress"));
-    const auto updates = state.at("updates").get<std::int64_t>();
-    TrialProgress progress = read_progress(saved, state);
-    if (progress.step < 0 || progress.step > num_steps)
-      throw SafetensorsError("a step beyond the trial's end");
-
-    const auto tensors = slot_tensors(slot, model, optimizer);
-    for (const auto& [name, tensor] : tensors) check_fits(saved.at(name), tensor, name);
-    const at::NoGradGuard no_grad;
-    if (progress.branch_updates > 0) {
-      SlotState kept{.tensors = {}, .updates = updates - progress.branch_updates};
-      for (const auto& [name, tensor] : tensors) {
-        const auto& from = saved.at(kTrunk + name);
-        check_fits(from, tensor, name);
-        copy_in(from, kept.tensors.emplace_back(name, at::empty_like(tensor)).second);
-      }
-      trunk = std::move(kept);
-    }
-    for (const auto& [name, tensor] : tensors) copy_in(saved.at(name), tensor);
-    optimizer.set_updates(slot, updates);
-    return progress;
-  } catch (const std::exception& cause) {  // SafetensorsError, JSON: either way the file is of no use
-    std::fprintf(stderr, "checkpoint %s is ignored, the trial starts from step 0: %s\n", file.c_str(),
-                 cause.what());
-    return std::nullopt;
-  }
+  if (auto progress = load(file, trial, num_steps, slot, model, optimizer, trunk)) return progress;
+  auto progress = load(previous(file), trial, num_steps, slot, model, optimizer, trunk);
+  std::error_code read_only;
+  if (progress) fs::rename(previous(file), file, read_only);  // what is of no use must not push it out later
+  return progress;
 }
 
 }  // namespace worker

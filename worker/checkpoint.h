@@ -36,15 +36,15 @@ SlotState copy_of(std::int64_t slot, models::Model& model, AdamW& optimizer);
 void restore(const SlotState& state, std::int64_t slot, models::Model& model, AdamW& optimizer);
 
 /// Writes slot k and, inside a branch, the trunk it will go back to: weights, both moments, buffers,
-/// progress. The file is replaced whole (see write_safetensors). Returns its checksum. Throws
-/// std::runtime_error where it cannot be written.
+/// progress. The file is written whole (see write_safetensors); the one before is kept beside it, its name ending
+/// in kPreviousCheckpoint. Returns the checksum. Throws std::runtime_error where it cannot be written.
 std::string save_checkpoint(const std::filesystem::path& file, const sweeps::TrialKey& trial,
                             std::int64_t slot, models::Model& model, AdamW& optimizer,
                             const TrialProgress& progress, const std::optional<SlotState>& trunk);
 
-/// Fills slot k (and `trunk`, where the file was written inside a branch) from the file. Nothing where there
-/// is no file. A file that is damaged, of another trial or of another format changes nothing and is reported
-/// on stderr; the trial then starts from step 0.
+/// Fills slot k (and `trunk`, where the file was written inside a branch) from the file. One that is damaged, of
+/// another trial or of another format changes nothing and is reported on stderr; then, or where there is no file,
+/// the one before is taken and becomes the file. Nothing where neither is of use: the trial starts from step 0.
 std::optional<TrialProgress> load_checkpoint(const std::filesystem::path& file, const sweeps::TrialKey& trial,
                                              std::int64_t num_steps, std::int64_t slot, models::Model& model,
                                              AdamW& optimizer, std::optional<SlotState>& trunk);

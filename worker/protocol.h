@@ -115,12 +115,15 @@ using WorkerMessage =
 
 // --- from the orchestrator ---
 
+/// What a checkpoint's name ends in when a later one has taken its place.
+constexpr const char* kPreviousCheckpoint = ".1";
+
 /// One trial to train; several in one Assign train as a stack (equal stack_key, at most Hello::slots).
 struct Assignment {
   sweeps::TrialKey trial;
   std::int64_t attempt = 1;
   sweeps::TrialSpec spec;
-  std::string checkpoint;         // file to write checkpoints to; resumed from when it is there and sound
+  std::string checkpoint;         // file to write checkpoints to; resumed from it, or else from the one before
   double checkpoint_seconds = 0;  // between checkpoints; 0 = none
 };
 struct Assign {

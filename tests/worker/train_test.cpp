@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <random>
@@ -22,6 +23,7 @@ using namespace worker;
 using sweeps::Failed;
 using sweeps::FailureClass;
 using sweeps::Finished;
+namespace fs = std::filesystem;
 
 namespace {
 
@@ -247,7 +249,7 @@ TEST_CASE("a trial that was stopped inside a branch and resumed equals the unbro
       CHECK(losses(resumed) == losses(unbroken));
       const auto first_step = resumed.of<Started>(plain.trial).at(0).first_step;
       inside += first_step == 9 || first_step == 15;
-      std::filesystem::remove(assignment.checkpoint);
+      fs::remove(assignment.checkpoint);
     }
     CHECK(inside > 3);
   }
@@ -291,7 +293,7 @@ TEST_CASE("a trial that was stopped and resumed equals the unbroken one, bit for
       CHECK(resumed.of<Started>(second.trial).at(0).first_step == saved[0].step);
       CHECK(finished(resumed, second).loss == finished(unbroken, plain).loss);
       check_equal_curves(resumed, unbroken, plain.trial);
-      std::filesystem::remove(first.checkpoint);
+      fs::remove(first.checkpoint);
     }
   }
 }
@@ -351,31 +353,45 @@ TEST_CASE("checkpoints are written while a trial runs", "[worker][train]") {
         finished(train({assignment_of(tiny_trial())}), assignment).loss);
 }
 
-TEST_CASE("a damaged or foreign checkpoint is ignored and the trial starts over",
+TEST_CASE("a damaged or foreign checkpoint is ignored: the one before is used, or else the trial starts over",
           "[worker][train][faults][F8]") {
   const TemporaryFolder folder;
   auto assignment = assignment_of(tiny_trial());
   const double loss = finished(train({assignment}), assignment).loss;
-  const std::string file = (folder / "c").string();
-  assignment.checkpoint = file;
-  const auto stop_at_17 = [](int poll, StopRequests& requests) { requests.drain = poll >= 17; };
-  const auto contents = [&] {
-    std::ifstream input(file, std::ios::binary);
+  const fs::path file = folder / "c", before = folder / "c.1";
+  assignment.checkpoint = file.string();
+  const auto stop_at = [](int step) { return [=](int poll, StopRequests& requests) { requests.drain = poll >= step; }; };
+  const auto contents = [](const fs::path& of) {
+    std::ifstream input(of, std::ios::binary);
     return std::string((std::istreambuf_iterator<char>(input)), {});
   };
-  const auto check_starts_over = [&] {
+  train({assignment}, stop_at(9));
+  train({assignment}, stop_at(8));  // polls later: six steps and two evaluations
+  const std::string sound = contents(file), older = contents(before);
+  REQUIRE(fs::exists(before));
+  const auto check_starts_at = [&](std::int64_t step) {
     const auto messages = train({assignment});
-    CHECK(messages.of<Started>(assignment.trial).at(0).first_step == 0);
+    CHECK(messages.of<Started>(assignment.trial).at(0).first_step == step);
     CHECK(finished(messages, assignment).loss == loss);
   };
-  train({assignment}, stop_at_17);
-  const std::string sound = contents();
+  check_starts_at(15);
+  // Whatever it is that the file holds. `damage` writes it.
+  const auto check_of_no_use = [&](const auto& damage) {
+    damage();
+    fs::remove(before);
+    check_starts_at(0);
+    damage();
+    folder.write("c.1", older);
+    check_starts_at(9);
+    CHECK(contents(file) == older);
+    CHECK_FALSE(fs::exists(before));
+  };
   auto other_spec = tiny_trial();
   other_spec.base.lr = 2e-2;
   auto other = assignment_of(other_spec);
-  other.checkpoint = file;
-  train({other}, stop_at_17);
-  const std::string foreign = contents();
+  other.checkpoint = (folder / "foreign").string();
+  train({other}, stop_at(17));
+  const std::string foreign = contents(other.checkpoint);
 
   // TUNEONCE_SOAK=1: a hundred of each kind.
   const char* soak = std::getenv("TUNEONCE_SOAK");
@@ -386,21 +402,26 @@ TEST_CASE("a damaged or foreign checkpoint is ignored and the trial starts over"
     INFO("byte " << at << " of " << sound.size());
     std::string flipped = sound;
     flipped[at] = static_cast<char>(flipped[at] ^ 1 << random() % 8);
-    folder.write("c", flipped);
-    check_starts_over();
-    folder.write("c", sound.substr(0, at));
-    check_starts_over();
-    folder.write("c", "");
-    check_starts_over();
-    folder.write("c", foreign);
-    check_starts_over();
-    write_safetensors(file, {}, {{"format", "tuneonce checkpoint 1"}, {"trial", assignment.trial}});
-    check_starts_over();
-    const std::uint64_t header = 10ULL << 30;
-    folder.write("c", std::string(reinterpret_cast<const char*>(&header), sizeof header));
-    std::filesystem::resize_file(file, sizeof header + header);  // nothing of it is on the disk
-    check_starts_over();
+    for (const auto& text : {flipped, sound.substr(0, at), std::string(), foreign})
+      check_of_no_use([&] { folder.write("c", text); });
+    check_of_no_use([&] {
+      write_safetensors(file, {}, {{"format", "tuneonce checkpoint 1"}, {"trial", assignment.trial}});
+    });
+    check_of_no_use([&] {
+      const std::uint64_t header = 10ULL << 30;
+      folder.write("c", std::string(reinterpret_cast<const char*>(&header), sizeof header));
+      fs::resize_file(file, sizeof header + header);  // nothing of it is on the disk
+    });
   }
+}
+
+TEST_CASE("where a kill left no checkpoint but the one before, it is used", "[worker][train][faults][F8]") {
+  const TemporaryFolder folder;
+  auto assignment = assignment_of(tiny_trial());
+  assignment.checkpoint = (folder / "c").string();
+  train({assignment}, [](int poll, StopRequests& requests) { requests.drain = poll >= 9; });
+  fs::rename(folder / "c", folder / "c.1");  // between the move and the end of the next one's writing
+  CHECK(train({assignment}).of<Started>(assignment.trial).at(0).first_step == 9);
 }
 
 TEST_CASE("a checkpoint that cannot be written costs the checkpoint, not the trial", "[worker][train]") {
