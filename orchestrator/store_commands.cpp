@@ -53,9 +53,9 @@ std::string_view name(Health health) {
   return "";
 }
 
-awaitable<Finding> greet_worker(Launcher& launcher) {
+awaitable<Finding> greet_worker(std::string check, Launcher& launcher) {
   constexpr auto kPatience = std::chrono::seconds(60);  // LibTorch takes its time on a cold disk
-  Finding finding{"worker", Health::problem, launcher.program() + ": "};
+  Finding finding{std::move(check), Health::problem, launcher.program() + ": "};
   const auto worker = launcher.start({"cpu"});
   std::string printed;
   worker->on_output = [&](std::string_view text) { printed.append(text.substr(0, 1000)); };
@@ -68,7 +68,7 @@ awaitable<Finding> greet_worker(Launcher& launcher) {
       finding.text += fmt::format("speaks protocol {}, this tuneonce speaks {}; build both from one source tree",
                                   hello->protocol, worker::kProtocolVersion);
     else
-      finding = {"worker", Health::ok, fmt::format("{}, build {}", launcher.program(), hello->build)};
+      finding = {finding.check, Health::ok, fmt::format("{}, build {}", launcher.program(), hello->build)};
   } catch (const std::exception& error) {
     finding.text += error.what();
   }
@@ -78,13 +78,13 @@ awaitable<Finding> greet_worker(Launcher& launcher) {
   co_return finding;
 }
 
-Finding check_worker() {
+Finding check_worker(std::string check, models::ModelFamily family) {
   try {
     asio::io_context context{1};
-    ProcessLauncher launcher(context, find_worker_program(models::ModelFamily::language_model));
+    ProcessLauncher launcher(context, find_worker_program(family));
     Finding finding;
     std::exception_ptr error;
-    asio::co_spawn(context, greet_worker(launcher), [&](std::exception_ptr thrown, Finding found) {
+    asio::co_spawn(context, greet_worker(check, launcher), [&](std::exception_ptr thrown, Finding found) {
       error = thrown;
       finding = std::move(found);
       context.stop();
@@ -93,7 +93,7 @@ Finding check_worker() {
     if (error) std::rethrow_exception(error);
     return finding;
   } catch (const std::exception& error) {
-    return {"worker", Health::problem, error.what()};
+    return {check, Health::problem, error.what()};
   }
 }
 
@@ -201,7 +201,8 @@ Findings check_database(const fs::path& database) {
 
 int run_doctor(const fs::path& folder, const fs::path& database, Format format) {
   Findings findings{{"tuneonce", Health::ok, fmt::format("{}, commit {}", TUNEONCE_VERSION, git_commit())}};
-  findings.push_back(check_worker());
+  findings.push_back(check_worker("worker", models::ModelFamily::language_model));  // trains diffusion models, too
+  findings.push_back(check_worker("command", models::ModelFamily::command));
   for (auto& finding : check_devices()) findings.push_back(std::move(finding));
   findings.push_back(check_sqlite());
   findings.push_back(check_disk(folder));

@@ -146,6 +146,14 @@ TEST_CASE("no room from the n-th write on: exit code 6 and what is full, with ro
   }
 }
 
+TEST_CASE("doctor says that a disk has no room for a run, and ends with code 6", "[faults][F6]") {
+  SmallDisk disk(500);
+  SKIP_UNLESS_MOUNTED(disk);
+  const auto ended = test::tuneonce(disk / "", {"doctor"}, {{"TUNEONCE_WORKER", TUNEONCE_FAKE_WORKER}});
+  CHECK(ended.code == 6);
+  CHECK_THAT(ended.out, ContainsSubstring("disk      problem") && ContainsSubstring("locks     ok"));
+}
+
 TEST_CASE("a checkpoint that has no room costs the checkpoint, not the trial", "[faults][F6]") {
   const DisturbedSweep sweep;
   const auto ended =

@@ -57,7 +57,8 @@ TEST_CASE("doctor finds everything that a run needs, and a database sound", "[or
   INFO(ended.out << ended.err);
   CHECK(ended.code == 0);
   const auto names = check_names(ended.out);
-  for (const char* name : {"tuneonce", "worker", "cores", "GPU", "SQLite", "disk", "locks", "database", "schema", "owner"})
+  for (const char* name : {"tuneonce", "worker", "command", "cores", "GPU", "SQLite", "disk", "locks", "database", "schema",
+                           "owner"})
     CHECK(std::count(names.begin(), names.end(), name) >= 1);
   CHECK_THAT(ended.out, ContainsSubstring("25 trials"));
 }
@@ -70,6 +71,9 @@ TEST_CASE("doctor names what is missing and ends with code 6", "[orchestrator][d
   const auto mute = tuneonce(folder.path(), {"doctor"}, {{"TUNEONCE_WORKER", "/bin/true"}});
   CHECK(mute.code == 6);
   CHECK_THAT(mute.out, ContainsSubstring("did not begin with a hello"));
+  const auto command = tuneonce(folder.path(), {"doctor"}, {{"TUNEONCE_COMMAND_WORKER", "/bin/true"}});
+  CHECK(command.code == 6);
+  CHECK_THAT(command.out, ContainsSubstring("/bin/true: did not begin with a hello"));
   CHECK(fs::is_empty(folder.path()) == false);  // only what the tests printed
   CHECK_FALSE(fs::exists(folder / "small.db"));
 }
