@@ -84,9 +84,12 @@ TEST_CASE("requirement 9: several trials share a GPU by share or by memory, GPU 
 TEST_CASE(
     "requirement 10: three cells that run out of GPU memory are tried once more, alone, the others finish",
     "[faults][F12][requirement]") {
+  const int step = GENERATE(0, 10, 18);  // at once, half-way, after the last checkpoint
+  CAPTURE(step);
   const DisturbedSweep sweep(Changes{{"[retry]", "[resources]\nworkers_per_device = 2\n[retry]"}});
-  const auto ended = sweep.run({.behaviour = "sleep_ms=40 oom_name=lr=0.0032_wd=0.07,lr=0.0064_wd=0.07,"
-                                             "lr=0.0128_wd=0.07 oom_times=2",
+  const auto ended = sweep.run({.behaviour = fmt::format("sleep_ms=40 oom_name=lr=0.0032_wd=0.07,lr=0.0064_wd=0.07,"
+                                                         "lr=0.0128_wd=0.07 oom_times=2 oom_step={}",
+                                                         step),
                                 .workers = 0,
                                 .more = {"--gpus", "0,2"},
                                 .environment = gpus()});
@@ -96,6 +99,7 @@ TEST_CASE(
   CHECK(sweep.count("trial WHERE state = 2") == 22);
   CHECK(sweep.count("trial WHERE state = 4") == 3);
   CHECK(sweep.count("attempt WHERE failure = 1") == 6);
+  CHECK(sweep.count(fmt::format("attempt WHERE failure = 1 AND number = 2 AND first_step = {}", step)) == 3);
   CHECK(sweep.count(
             "attempt AS a JOIN attempt AS b ON b.device_uuid = a.device_uuid AND b.trial_id != a.trial_id "
             "AND b.started < a.ended AND b.ended > a.started WHERE a.number = 2") == 0);
@@ -121,6 +125,7 @@ TEST_CASE("requirement 10: a worker that takes more of the host's memory than it
 TEST_CASE(
     "a GPU that is lost while a run is on costs its trials an attempt and is left out, the other goes on",
     "[faults][F12]") {
+  GENERATE(range(0, test::times(4, 20)));
   const DisturbedSweep sweep;
   const auto write = [&](const std::string& state) {
     std::ofstream(sweep.file("gpus.new")) << "GPU-a Fake 24576 1024\nGPU-b Fake 24576 1024 " + state + "\n";

@@ -21,7 +21,8 @@
 //                    another worker trains; needs dir), attempt (of the next attempt), backwards (a step
 //                    below the last), beyond (a step above the trial's)
 //   odd_name=TEXT    such a trial's loss is odd=VALUE from half of its steps on: nan, inf, -inf, a number
-//   oom_name=TEXT    the first attempt of such a trial ends for lack of GPU memory; oom_times=N: the first N
+//   oom_name=TEXT    the first attempt of such a trial ends for lack of GPU memory; oom_times=N: the first N;
+//                    oom_step=N: not before step N
 //   junk=N           the first N trials started: bytes that are no message, each time others (seed=N)
 //   drip=N           the first N trials started: a byte a second
 //   deaf=N           the worker of the N-th trial started reads nothing more once that trial has ended
@@ -313,11 +314,6 @@ bool train(const Assignment& a) {
   if (behaviour.contains("print_mib")) print(number("print_mib"));
   if (behaviour.contains("eat_mib") && (!behaviour.contains("eat_name") || names("eat_name", name)))
     eat(number("eat_mib"));
-  if (names("oom_name", name) && a.attempt <= static_cast<int>(number("oom_times", 1))) {
-    say(Ended{a.trial, a.attempt,
-              sweeps::Failed{sweeps::FailureClass::oom_gpu, "CUDA out of memory: tried to allocate 2 GiB"}});
-    return true;
-  }
   if (nth > 0 && nth == static_cast<int>(number("hang"))) ::pause();
   if (nth > 0 && nth == static_cast<int>(number("garbage"))) write_all({7, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7});
   if (behaviour.contains("stranger")) say(Ended{a.trial, a.attempt + 7, sweeps::Finished{}});
@@ -329,7 +325,13 @@ bool train(const Assignment& a) {
   const bool is_odd = names("odd_name", name);
   const double odd = is_odd ? number("odd") : 0;
   const double loss = loss_of(a.spec);
+  const bool needs_too_much = names("oom_name", name) && a.attempt <= static_cast<int>(number("oom_times", 1));
   while (step < steps) {
+    if (needs_too_much && step >= static_cast<std::int64_t>(number("oom_step"))) {
+      say(Ended{a.trial, a.attempt,
+                sweeps::Failed{sweeps::FailureClass::oom_gpu, "CUDA out of memory: tried to allocate 2 GiB"}});
+      return true;
+    }
     const auto next = std::min(steps, step + std::max<std::int64_t>(1, steps / 10));
     Curve curve{a.trial, a.attempt, "train_loss", {}, {}};
     for (auto i = step; i < next; ++i) {
