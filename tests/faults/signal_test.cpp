@@ -1,6 +1,8 @@
 // Signals to the orchestrator: the first drains, the second stops now; the state can be resumed.
 #include <signal.h>
 
+#include <fmt/format.h>
+
 #include "tests/support/catch.h"
 #include "tests/support/invariants.h"
 
@@ -18,7 +20,8 @@ void interrupt(int number, int code) {
   Random random("F19 signal " + std::to_string(number));
   DisturbedSweep sweep;
   for (int i = 0, n = test::times(10, 100); i < n; ++i) {
-    const auto run = sweep.start({.behaviour = "sleep_ms=200"});
+    // Long enough that no sweep is over before the last signal.
+    const auto run = sweep.start({.behaviour = fmt::format("sleep_ms={}", 200 * n)});
     REQUIRE(eventually([&] { return sweep.said("data: ") && sweep.count("attempt WHERE state = 1") > 0; }));
     random.pause(0, 100);
     sweep.acknowledge();

@@ -333,7 +333,9 @@ TEST_CASE("another user is refused before anything is read, and that is logged o
 TEST_CASE("cancel stops a running trial for good, retry lets it wait again in the same run", "[orchestrator][control]") {
   const TemporaryFolder folder;
   test::write_study(folder.path());
-  Command run(folder.path(), {"run", "small.toml", "-j", "1"}, {{"TUNEONCE_FAKE", "sleep_ms=300"}});
+  Command run(folder.path(), {"run", "small.toml", "-j", "1"},
+              // The first trial is still there when it is to be cancelled.
+              {{"TUNEONCE_FAKE", "sleep_ms=300 slow=1 dir=" + folder.path().string()}});
   const auto database = folder / "small.db";
   REQUIRE(test::eventually([&] { return count(database, "trial WHERE state = 1") == 1; }));
   const auto name = text_of(database, "SELECT name FROM trial WHERE state = 1");

@@ -23,6 +23,7 @@
 //   odd_name=TEXT    such a trial's loss is odd=VALUE from half of its steps on: nan, inf, -inf, a number
 //   oom_name=TEXT    the first attempt of such a trial ends for lack of GPU memory; oom_times=N: the first N;
 //                    oom_step=N: not before step N
+//   slow=N           the N-th trial started takes a minute, unless it is told to stop
 //   junk=N           the first N trials started: bytes that are no message, each time others (seed=N)
 //   drip=N           the first N trials started: a byte a second
 //   deaf=N           the worker of the N-th trial started reads nothing more once that trial has ended
@@ -325,6 +326,7 @@ bool train(const Assignment& a) {
   const bool is_odd = names("odd_name", name);
   const double odd = is_odd ? number("odd") : 0;
   const double loss = loss_of(a.spec);
+  const bool is_slow = nth > 0 && nth == static_cast<int>(number("slow"));
   const bool needs_too_much = names("oom_name", name) && a.attempt <= static_cast<int>(number("oom_times", 1));
   while (step < steps) {
     if (needs_too_much && step >= static_cast<std::int64_t>(number("oom_step"))) {
@@ -350,7 +352,8 @@ bool train(const Assignment& a) {
       say(Curve{a.trial, a.attempt, "more", {step * 1000 + row}, {loss}});
       ::usleep(1000);
     }
-    const bool told = is_spoken_to(static_cast<int>(waits ? number("wait_ms") : number("sleep_ms") / 10));
+    const double pause_ms = waits ? number("wait_ms") : is_slow ? 6000 : number("sleep_ms") / 10;
+    const bool told = is_spoken_to(static_cast<int>(pause_ms));
     if ((a.checkpoint_seconds > 0 && step < steps) || told) {
       std::ofstream(a.checkpoint + ".new") << step;
       std::rename((a.checkpoint + ".new").c_str(), a.checkpoint.c_str());
