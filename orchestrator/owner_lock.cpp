@@ -2,10 +2,12 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
+#include <cstdint>
 #include <cstring>
 
 #include <fmt/format.h>
@@ -74,6 +76,21 @@ std::optional<std::string> OwnerLock::owner(const std::filesystem::path& databas
   if (::fcntl(descriptor, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK) owner = read_owner(descriptor);
   ::close(descriptor);
   return owner;
+}
+
+std::string_view shared_file_system(const std::filesystem::path& folder) {
+  struct statfs info {};
+  if (::statfs(folder.c_str(), &info) != 0) return "";
+  switch (static_cast<std::uint32_t>(info.f_type)) {
+    case 0x6969: return "NFS";
+    case 0xFF534D42:
+    case 0xFE534D42: return "CIFS";
+    case 0x0BD00BD0: return "Lustre";
+    case 0x47504653: return "GPFS";
+    case 0x00C36400: return "Ceph";
+    case 0x01021997: return "9p";
+    default: return "";
+  }
 }
 
 }  // namespace orchestrator

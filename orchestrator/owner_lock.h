@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "db/sqlite.h"
 
@@ -25,6 +26,10 @@ class OwnerLock {
  private:
   int descriptor_ = -1;
 };
+
+/// Name of the file system that a folder is on if other machines may write to it, too (NFS, Lustre); empty for a
+/// local one. There, locks and SQLite's log hold less than they promise.
+std::string_view shared_file_system(const std::filesystem::path& folder);
 
 using db::host_name;
 

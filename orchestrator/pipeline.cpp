@@ -283,6 +283,9 @@ void Run::open_store() {
   store_->record("run",
                  fmt::format("tuneonce {} started, pid {} on {}", TUNEONCE_VERSION, ::getpid(), host_name()));
   console_.message(fmt::format("database: {}", database_.string()));
+  if (const auto shared = shared_file_system(fs::absolute(database_).parent_path()); !shared.empty())
+    console_.message(
+        fmt::format("warning: it is on {}; keep it on a local disk, where SQLite's log and the lock hold", shared));
   if (before && study_id_ != before->id) {
     console_.message(
         "the study has changed since the last run; finished trials that are still asked for stay:");

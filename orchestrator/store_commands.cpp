@@ -1,7 +1,6 @@
 #include "orchestrator/store_commands.h"
 
 #include <fcntl.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <array>
@@ -124,22 +123,6 @@ Finding check_disk(const fs::path& folder) {
           fmt::format("{} free in {}", short_size(free), folder.string())};
 }
 
-/// Name of a file system that other machines may write to, too; empty for a local one.
-std::string_view shared_file_system(const fs::path& folder) {
-  struct statfs info {};
-  if (::statfs(folder.c_str(), &info) != 0) return "";
-  switch (static_cast<std::uint32_t>(info.f_type)) {
-    case 0x6969: return "NFS";
-    case 0xFF534D42:
-    case 0xFE534D42: return "CIFS";
-    case 0x0BD00BD0: return "Lustre";
-    case 0x47504653: return "GPFS";
-    case 0x00C36400: return "Ceph";
-    case 0x01021997: return "9p";
-    default: return "";
-  }
-}
-
 /// Two descriptors of one file: the second must not get what the first holds.
 std::string lock_trouble(const fs::path& folder) {
   auto name = (folder / ".tuneonce-doctor-XXXXXX").string();
@@ -165,8 +148,8 @@ Finding check_locks(const fs::path& folder) {
   const auto shared = shared_file_system(folder);
   if (shared.empty()) return {"locks", Health::ok, "work in " + folder.string()};
   return {"locks", Health::warning,
-          fmt::format("{} is on {}: SQLite's log needs one machine; keep the database on a local disk", folder.string(),
-                      shared)};
+          fmt::format("{} is on {}: keep the database on a local disk, where SQLite's log and the lock hold",
+                      folder.string(), shared)};
 }
 
 std::int64_t ask(const fs::path& database, const std::string& sql) {

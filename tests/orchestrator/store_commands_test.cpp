@@ -78,6 +78,20 @@ TEST_CASE("doctor names what is missing and ends with code 6", "[orchestrator][d
   CHECK_FALSE(fs::exists(folder / "small.db"));
 }
 
+TEST_CASE("a database on a file system that machines share is warned of", "[orchestrator][doctor]") {
+  const TemporaryFolder folder;
+  write_study(folder.path(), grid_study());
+  const Command::Environment nfs{{"LD_PRELOAD", TUNEONCE_FAULT_SHIM},
+                                 {"TUNEONCE_FAULT", "who=tuneonce statfs=6969"}};
+  const auto run = tuneonce(folder.path(), {"run", "small.toml"}, nfs);
+  CHECK(run.code == 0);
+  CHECK_THAT(run.err, ContainsSubstring("warning: it is on NFS; keep it on a local disk"));
+  const auto doctor = tuneonce(folder.path(), {"doctor", "small.db"}, nfs);
+  CHECK(doctor.code == 0);
+  CHECK_THAT(doctor.out, ContainsSubstring("is on NFS: keep the database on a local disk"));
+  CHECK_THAT(tuneonce(folder.path(), {"doctor", "small.db"}).out, !ContainsSubstring("NFS"));
+}
+
 TEST_CASE("a damaged database ends run and doctor with code 6, untouched, and recover saves its rows",
           "[orchestrator][recover]") {
   const TemporaryFolder folder;

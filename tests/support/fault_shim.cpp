@@ -15,6 +15,7 @@
 #include <fcntl.h>
 #include <sys/time.h>
 #include <sys/uio.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -31,7 +32,7 @@ namespace {
 struct Fault {
   bool armed = false, lasting = false;
   char calls[64] = "", path[256] = "", action[16] = "", count[256] = "", clock[256] = "";
-  long nth = 0;
+  long nth = 0, file_system = 0;
 };
 
 const char* word(const char* text, const char* name, char* value, std::size_t size) {
@@ -62,6 +63,7 @@ Fault read_fault() {
   word(text, "count", fault.count, sizeof fault.count);
   word(text, "clock", fault.clock, sizeof fault.clock);
   if (word(text, "nth", number, sizeof number)) fault.nth = std::atol(number);
+  if (word(text, "statfs", number, sizeof number)) fault.file_system = std::strtol(number, nullptr, 16);
   fault.lasting = word(text, "lasting", number, sizeof number) != nullptr;
   return fault;
 }
@@ -214,6 +216,13 @@ time_t time(time_t* result) noexcept {
   ::clock_gettime(CLOCK_REALTIME, &now);
   if (result) *result = now.tv_sec;
   return now.tv_sec;
+}
+
+int statfs(const char* path, struct statfs* info) noexcept {
+  static auto* const call = real(&::statfs, "statfs");
+  const int result = call(path, info);
+  if (result == 0 && fault().file_system != 0) info->f_type = fault().file_system;
+  return result;
 }
 
 }  // extern "C"
