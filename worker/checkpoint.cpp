@@ -182,12 +182,11 @@ std::string save_checkpoint(const fs::path& file, const sweeps::TrialKey& trial,
     tensors["curve_steps." + metric] = view_of(curve.steps);
     tensors["curve_values." + metric] = view_of(curve.values);
   }
-  std::error_code none_yet;
-  fs::rename(file, previous(file), none_yet);
   return write_safetensors(file, tensors,
                            {{"format", kFormat},
                             {"trial", trial},
-                            {"progress", progress_json(progress, optimizer.updates(slot)).dump()}});
+                            {"progress", progress_json(progress, optimizer.updates(slot)).dump()}},
+                           previous(file));
 }
 
 std::optional<TrialProgress> load_checkpoint(const fs::path& file, const sweeps::TrialKey& trial,

@@ -74,13 +74,14 @@ void write_all(const Descriptor& output, std::span<const std::byte> bytes, const
   }
 }
 
-void replace_file(const fs::path& file, std::span<const std::byte> bytes) {
+void replace_file(const fs::path& file, std::span<const std::byte> bytes, const fs::path& keep_as) {
   const fs::path partial = file.string() + ".partial";
   try {
     const Descriptor output{::open(partial.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644)};
     if (output.fd < 0) fail(partial, "write");
     write_all(output, bytes, partial);
     if (::fsync(output.fd) != 0) fail(partial, "sync");
+    if (!keep_as.empty() && ::rename(file.c_str(), keep_as.c_str()) != 0 && errno != ENOENT) fail(file, "rename");
     if (::rename(partial.c_str(), file.c_str()) != 0) fail(file, "replace");
   } catch (...) {
     ::unlink(partial.c_str());
@@ -164,7 +165,7 @@ std::size_t bytes_of(Dtype dtype) {
 }
 
 std::string write_safetensors(const fs::path& file, const std::map<std::string, SafeTensor>& tensors,
-                              std::map<std::string, std::string> metadata) {
+                              std::map<std::string, std::string> metadata, const fs::path& keep_as) {
   metadata[kChecksumKey] = kNoChecksum;
   json header = {{"__metadata__", metadata}};
   std::size_t offset = 0;
@@ -187,7 +188,7 @@ std::string write_safetensors(const fs::path& file, const std::map<std::string, 
   const std::string digits = checksum(bytes);
   const auto place = 8 + checksum_place(text, kNoChecksum);
   std::memcpy(bytes.data() + place, digits.data(), digits.size());
-  replace_file(file, bytes);
+  replace_file(file, bytes, keep_as);
   return digits;
 }
 

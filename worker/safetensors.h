@@ -30,12 +30,14 @@ struct SafetensorsError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// Written beside, synced, renamed, folder synced: afterwards `file` is the old one or the new one, whole.
+/// Written beside, synced, renamed, folder synced: afterwards `file` is the old one or the new one, whole. With
+/// `keep_as`, the old one gets that name just before, and between the two only that name has one.
 /// Returns the checksum. Throws std::runtime_error with the system's reason (a full disk, a read-only
 /// folder).
 std::string write_safetensors(const std::filesystem::path& file,
                               const std::map<std::string, SafeTensor>& tensors,
-                              std::map<std::string, std::string> metadata);
+                              std::map<std::string, std::string> metadata,
+                              const std::filesystem::path& keep_as = {});
 
 /// A whole file in memory. The file is not trusted: lengths, offsets, overlaps, products that overflow and
 /// the checksum are looked at before anything is used. Throws SafetensorsError.

@@ -1,8 +1,11 @@
 #include "worker/train.h"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -64,6 +67,11 @@ void check_equal_curves(const Messages& a, const Messages& b, const sweeps::Tria
     CHECK(a.curve(trial, metric).steps == b.curve(trial, metric).steps);
     CHECK(a.curve(trial, metric).values == b.curve(trial, metric).values);
   }
+}
+
+std::string contents(const fs::path& file) {
+  std::ifstream input(file, std::ios::binary);
+  return std::string((std::istreambuf_iterator<char>(input)), {});
 }
 
 }  // namespace
@@ -361,10 +369,6 @@ TEST_CASE("a damaged or foreign checkpoint is ignored: the one before is used, o
   const fs::path file = folder / "c", before = folder / "c.1";
   assignment.checkpoint = file.string();
   const auto stop_at = [](int step) { return [=](int poll, StopRequests& requests) { requests.drain = poll >= step; }; };
-  const auto contents = [](const fs::path& of) {
-    std::ifstream input(of, std::ios::binary);
-    return std::string((std::istreambuf_iterator<char>(input)), {});
-  };
   train({assignment}, stop_at(9));
   train({assignment}, stop_at(8));  // polls later: six steps and two evaluations
   const std::string sound = contents(file), older = contents(before);
@@ -431,6 +435,32 @@ TEST_CASE("a checkpoint that cannot be written costs the checkpoint, not the tri
   const auto messages = train({assignment});
   finished(messages, assignment);
   CHECK(messages.of<Checkpointed>(assignment.trial).empty());
+}
+
+TEST_CASE("a disk that is full in the middle of a checkpoint costs neither the trial nor the checkpoint before",
+          "[worker][train][faults][F6]") {
+  const TemporaryFolder folder;
+  auto assignment = assignment_of(tiny_trial());
+  assignment.checkpoint = (folder / "c").string();
+  train({assignment}, [&](int poll, StopRequests& requests) { requests.drain = poll == 5; });
+  const auto before = contents(assignment.checkpoint);
+  REQUIRE(before.size() > 20'000);
+
+  const auto usual = std::signal(SIGXFSZ, SIG_IGN);  // so that write() fails, as on a full disk
+  rlimit limit{};
+  ::getrlimit(RLIMIT_FSIZE, &limit);
+  const rlimit small{10'000, limit.rlim_max};
+  ::setrlimit(RLIMIT_FSIZE, &small);
+  assignment.checkpoint_seconds = 1e-9;
+  const auto messages = train({assignment});
+  ::setrlimit(RLIMIT_FSIZE, &limit);
+  std::signal(SIGXFSZ, usual);
+
+  CHECK(messages.of<Started>(assignment.trial).at(0).first_step > 0);
+  finished(messages, assignment);
+  CHECK(messages.of<Checkpointed>(assignment.trial).empty());
+  CHECK((contents(assignment.checkpoint) == before));
+  CHECK(std::distance(fs::directory_iterator(folder.path()), {}) == 1);  // no half of one
 }
 
 TEST_CASE("cancelling one slot leaves the other alone", "[worker][train]") {
