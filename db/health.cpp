@@ -23,8 +23,6 @@ namespace fs = std::filesystem;
                                file.string(), how, recover_command(file)));
 }
 
-fs::path log_of(const fs::path& file) { return file.string() + "-wal"; }
-
 }  // namespace
 
 std::string read_only_uri(const fs::path& file) {
@@ -41,7 +39,6 @@ std::string recover_command(const fs::path& file) {
 }
 
 void check_sound(const fs::path& file) {
-  const bool has_log = fs::exists(log_of(file));
   guarded(file, [&] {
     const auto database = open_reader(file);
     SQLite::Statement check(*database, "PRAGMA quick_check(1)");
@@ -49,12 +46,10 @@ void check_sound(const fs::path& file) {
     const std::string answer = check.getColumn(0).getString();
     if (answer != "ok") damaged(file, fmt::format("is damaged ({})", answer));
     if (schema_version(*database) < 3) return;
-    SQLite::Statement owner(*database, "SELECT owner.database = identity.id, log FROM owner, identity");
+    SQLite::Statement owner(*database, "SELECT owner.database = identity.id FROM owner, identity");
     if (!owner.executeStep()) damaged(file, "is damaged (it does not say who owns it)");
     if (owner.getColumn(0).getInt() == 0)
-      damaged(file, fmt::format("its log, {}, is that of another database", log_of(file).string()));
-    if (!has_log && owner.getColumn(1).getInt() == 0)
-      damaged(file, fmt::format("its log, {}, is missing, and the last results with it", log_of(file).string()));
+      damaged(file, fmt::format("its log, {}-wal, is that of another database", file.string()));
   });
 }
 

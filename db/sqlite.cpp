@@ -219,14 +219,32 @@ std::unique_ptr<SQLite::Database> open_writer(const fs::path& file) {
   });
 }
 
+namespace {
+
+bool holds_something(const fs::path& file) {
+  std::error_code none;
+  const auto size = fs::file_size(file, none);
+  return !none && size > 0;
+}
+
+/// See Store::checkpoint.
+bool counts_on_log(SQLite::Database& database) {
+  if (schema_version(database) < 3) return false;
+  SQLite::Statement owner(database, "SELECT log FROM owner");
+  return owner.executeStep() && owner.getColumn(0).getInt() == 0;
+}
+
+}  // namespace
+
 std::unique_ptr<SQLite::Database> open_reader(const fs::path& file) {
   if (!is_our_database(file))
     throw StoreError(Trouble::environment, fmt::format("{}: there is no such database", file.string()));
   return guarded(file, [&] {
     auto uri = read_only_uri(file);
+    const fs::path wal = file.string() + "-wal";
+    const bool had_log = holds_something(wal);
     // Reading a WAL database makes side files. Where none can be made and none is left to be read, the file
     // is all there is.
-    const fs::path wal = file.string() + "-wal";
     if (::access(folder_of(file).c_str(), W_OK) != 0) {
       if (!fs::exists(wal))
         uri += "&immutable=1";
@@ -238,6 +256,11 @@ std::unique_ptr<SQLite::Database> open_reader(const fs::path& file) {
     }
     auto database = std::make_unique<SQLite::Database>(uri, SQLite::OPEN_READONLY | SQLite::OPEN_URI);
     configure(*database);
+    if (!had_log && counts_on_log(*database) && !holds_something(wal))  // not one that a run has just begun
+      throw StoreError(Trouble::corrupt,
+                       fmt::format("{}: its log, {}, is missing, and the last results with it; it was left as it is: "
+                                   "restore both files, or save what can be read with {}",
+                                   file.string(), wal.string(), recover_command(file)));
     return database;
   });
 }

@@ -55,7 +55,8 @@ void migrate_database(const std::filesystem::path& file);
 std::int32_t schema_version(SQLite::Database& database);
 
 std::unique_ptr<SQLite::Database> open_writer(const std::filesystem::path& file);
-/// Sees everything committed, also while a writer is at work, and can change nothing.
+/// Sees everything committed, also while a writer is at work, and can change nothing. Throws StoreError,
+/// Trouble::corrupt, where the log (FILE-wal) that the file counts on is missing.
 std::unique_ptr<SQLite::Database> open_reader(const std::filesystem::path& file);
 
 /// The exception in flight, an SQLite one, as a StoreError about `file`. Anything else is thrown on.

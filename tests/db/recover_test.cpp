@@ -184,6 +184,17 @@ TEST_CASE("a log that is missing after a crash is missed, and the file's rows co
   }
 }
 
+TEST_CASE("a reader misses a log that is missing, and does not hide it from who comes next", "[db][recover][F9]") {
+  const TemporaryFolder folder;
+  const auto file = folder / "a.db";
+  make_killed_database(file);
+  fs::remove(file.string() + "-wal");
+  for (int i = 0; i < 2; ++i)  // the first leaves an empty log behind
+    CHECK_THROWS_WITH(db::run_query(file, "SELECT * FROM results"),
+                      ContainsSubstring("a.db-wal, is missing") && ContainsSubstring("tuneonce recover"));
+  check_refused(file);
+}
+
 TEST_CASE("a log that SQLite has copied itself is not missed", "[db][recover]") {
   const TemporaryFolder folder;
   const auto file = folder / "a.db";
