@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include <SQLiteCpp/SQLiteCpp.h>
+#include <fmt/format.h>
 
 #include "db/sqlite.h"
 #include "db/store.h"
@@ -143,14 +144,31 @@ void put_censored(SQLite::Database& database, const sweeps::Censoring& censoring
       .insert();
 }
 
+/// Those that have ended and that nobody asks for; what later stages will ask for is not known before they
+/// begin.
+void put_dropped(SQLite::Database& database, const sweeps::Analysis& analysis) {
+  SQLite::Statement ended(database,
+                          fmt::format("SELECT id, key, role FROM trial WHERE state NOT IN ({}, {}, {})",
+                                      static_cast<int>(sweeps::TrialState::waiting),
+                                      static_cast<int>(sweeps::TrialState::running),
+                                      static_cast<int>(sweeps::TrialState::dropped)));
+  while (ended.executeStep()) {
+    const auto role = static_cast<sweeps::TrialRole>(ended.getColumn(2).getInt());
+    if (!analysis.missing.empty() && sweeps::stage_of(role) > analysis.stage) continue;
+    if (!analysis.asked.contains(ended.getColumn(1).getString()))
+      Row(database, "INSERT INTO dropped VALUES (?)").add(ended.getColumn(0).getInt64()).insert();
+  }
+}
+
 }  // namespace
 
 void Store::put_decisions(std::int64_t study_id, const sweeps::Study& study,
                           const sweeps::Analysis& analysis) {
   write([&] {
-    for (const char* table : {"drift_check", "target_group", "target", "optimum", "censored"})
+    for (const char* table : {"drift_check", "target_group", "target", "optimum", "censored", "dropped"})
       database_->exec(std::string("DELETE FROM ") + table);
     for (const auto& censoring : analysis.censored) put_censored(*database_, censoring);
+    put_dropped(*database_, analysis);
     if (analysis.fit)
       if (const auto* fit = std::get_if<sweeps::Optimum>(&*analysis.fit))
         put_optimum(*database_, study_id, "proxy", analysis.init_std, study.proxy.steps, *fit);

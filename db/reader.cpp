@@ -105,9 +105,10 @@ std::vector<TrialRow> Reader::find(const std::string& number_or_name) const {
   return guarded(file_, [&] {
     // Version 1 had one state for pruned and dropped.
     SQLite::Statement select(*database_, R"(
-      SELECT id, key, name, state FROM trial
+      SELECT id, key, trial.name, trial.state FROM trial JOIN results ON results.trial = id
       WHERE id = (SELECT id FROM trial WHERE CAST(id AS TEXT) = ?1)
-        OR (name = ?1 AND state != ?2 AND NOT EXISTS (SELECT 1 FROM trial WHERE CAST(id AS TEXT) = ?1)) ORDER BY id)");
+        OR (trial.name = ?1 AND trial.state != ?2 AND results.state IS NOT 'dropped'
+          AND NOT EXISTS (SELECT 1 FROM trial WHERE CAST(id AS TEXT) = ?1)) ORDER BY id)");
     select.bind(1, number_or_name);
     select.bind(2, static_cast<int>(sweeps::TrialState::dropped));
     std::vector<TrialRow> rows;

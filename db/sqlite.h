@@ -19,9 +19,9 @@ namespace db {
 /// "1TUN" in the file's header (offset 68): the file is ours.
 inline constexpr std::int32_t kApplicationId = 0x3154554E;
 /// Number of the schema (offset 60). A newer one is refused, an older one migrated by whoever may write.
-inline constexpr std::int32_t kSchemaVersion = 3;
-/// kSchemas[v] makes version v + 1 of version v; a new database begins empty at version 0. What a version adds
-/// stands in its file (schema_3.sql) and nowhere else.
+inline constexpr std::int32_t kSchemaVersion = 4;
+/// kSchemas[v] makes version v + 1 of version v; a new database begins empty at version 0. What a version
+/// adds stands in its file (schema_4.sql) and nowhere else.
 extern const std::array<const char*, kSchemaVersion> kSchemas;
 
 enum class Trouble {

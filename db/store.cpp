@@ -473,7 +473,8 @@ constexpr const char* kRetry = R"(
 int Store::retry_failed() {
   int retried = 0;
   write([&] {
-    SQLite::Statement update(*database_, kRetry);
+    SQLite::Statement update(*database_,
+                             std::string(kRetry) + " AND id NOT IN (SELECT trial_id FROM dropped)");
     SQLite::bind(update, code(TrialState::waiting), now_utc(), code(TrialState::failed));
     retried = update.exec();
   });

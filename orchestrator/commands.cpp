@@ -11,6 +11,7 @@
 #include "db/sqlite.h"
 #include "orchestrator/disk_guard.h"
 #include "orchestrator/exit_code.h"
+#include "orchestrator/owner_lock.h"
 #include "orchestrator/pipeline.h"
 #include "orchestrator/progress.h"
 #include "orchestrator/report_file.h"
@@ -60,12 +61,14 @@ std::string cell(const db::Value& value) {
   return "";
 }
 
-db::Table num_by_state(const fs::path& database) {
-  return db::run_query(database, R"(
-    SELECT role, target, count(*) AS trials, sum(state = 'waiting') AS waiting, sum(state = 'running') AS running,
+db::Table num_by_state(const Standing& standing) {
+  return db::run_query(standing.database, R"(
+    SELECT role, target, count(*) AS trials, sum(state = 'waiting' OR state = 'running' AND NOT ?1) AS waiting,
+      sum(state = 'running' AND ?1) AS running,
       sum(state = 'complete') AS complete, sum(state = 'diverged') AS diverged, sum(state = 'pruned') AS pruned,
       sum(state = 'failed') AS failed
-    FROM results WHERE state != 'dropped' GROUP BY role, target ORDER BY min(trial))");
+    FROM results WHERE state != 'dropped' GROUP BY role, target ORDER BY min(trial))",
+                       {std::int64_t{standing.owner.has_value()}});
 }
 
 db::Table decided(const fs::path& database) {
@@ -96,7 +99,11 @@ std::string status_text(const Standing& standing) {
   std::string text =
       fmt::format("study {}, database {}, {}\n\n", standing.study, database.string(),
                   standing.owner ? fmt::format("a run is on ({})", *standing.owner) : std::string("no run is on"));
-  text += format_table(num_by_state(database), Format::table);
+  text += format_table(num_by_state(standing), Format::table);
+  if (standing.interrupted > 0)
+    text +=
+        fmt::format("\nof those that wait, {} ran when the last run ended; the next one goes on with them\n",
+                    standing.interrupted);
   for (const auto& trial : standing.trials)
     text += fmt::format("{}trial {} \"{}\": step {} of {} on {}, attempt {}{}\n", text.ends_with("\n\n") ? "" : "\n",
                         trial.trial, trial.name, trial.step, trial.steps, trial.device, trial.attempt,
@@ -135,7 +142,7 @@ nlohmann::ordered_json status_json(const Standing& standing) {
   status["eta_seconds"] = or_null(standing.eta_seconds);
   status["states"] = {{"waiting", standing.waiting},   {"running", standing.running}, {"complete", standing.complete},
                       {"diverged", standing.diverged}, {"pruned", standing.pruned},   {"failed", standing.failed}};
-  status["trials"] = rows_as_json(num_by_state(standing.database));
+  status["trials"] = rows_as_json(num_by_state(standing));
   status["running"] = Json::array();
   for (const auto& trial : standing.trials)
     status["running"].push_back({{"trial", trial.trial},
@@ -199,7 +206,14 @@ int show_status(const fs::path& database, Format format) {
 }
 
 int show_results(const fs::path& database, Format format) {
-  print(db::run_query(database, "SELECT * FROM results WHERE state != 'dropped' ORDER BY trial"), format);
+  auto table = db::run_query(database, "SELECT * FROM results WHERE state != 'dropped' ORDER BY trial");
+  if (!OwnerLock::owner(database)) {  // what its last run left behind waits for the next one
+    const auto state = std::ranges::find(table.columns, "state") - table.columns.begin();
+    for (auto& row : table.rows)
+      if (auto& value = row[static_cast<std::size_t>(state)]; value == db::Value("running"))
+        value = "waiting";
+  }
+  print(table, format);
   return kDone;
 }
 

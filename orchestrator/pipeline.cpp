@@ -88,6 +88,7 @@ class Run {
   void open_store();
   void refuse_change(const db::StudyRow& before) const;
   awaitable<sweeps::Analysis> train_what_is_missing();
+  void show_stage();
   int conclude(const sweeps::Analysis& analysis);
   SchedulerEvents events();
   void watch_signals();
@@ -112,6 +113,7 @@ class Run {
   std::optional<Progress> progress_;
   std::optional<ControlServer> control_;
   sweeps::Stage stage_ = sweeps::Stage::scan;
+  std::set<sweeps::TrialKey> asked_;  // for in this stage and earlier ones
   std::int64_t study_id_ = 0;
   int signal_ = 0;
   bool broken_ = false;
@@ -229,7 +231,7 @@ std::string Run::obey(const ControlRequest& request) {
   }
   store_->flush();
   console_.message(done);
-  progress_->begin(sweeps::name(stage_), store_->results());
+  show_stage();
   return done;
 }
 
@@ -327,7 +329,8 @@ awaitable<sweeps::Analysis> Run::train_what_is_missing() {
     store_->put_decisions(study_id_, study_, analysis);
     if (analysis.missing.empty() || signal_ != 0 || broken_) co_return analysis;
     stage_ = analysis.stage;
-    progress_->begin(sweeps::name(stage_), store_->results());
+    asked_ = analysis.asked;
+    show_stage();
     sweeps::SweepWatch watch(sweeps::sweeps_under_way(study_, analysis));
     const auto end = co_await scheduler_->run(*store_, std::move(watch));
     broken_ = end == Scheduler::End::broken;
@@ -335,6 +338,12 @@ awaitable<sweeps::Analysis> Run::train_what_is_missing() {
       throw ExitError(kEnvironment, fmt::format("{}; no further trial is started. When there is room, go on with: {}",
                                                 scheduler_->disk_trouble(), resume_command()));
   }
+}
+
+void Run::show_stage() {
+  auto results = store_->results();
+  std::erase_if(results, [this](const auto& result) { return !asked_.contains(result.key); });
+  progress_->begin(sweeps::name(stage_), results);
 }
 
 int Run::conclude(const sweeps::Analysis& analysis) {

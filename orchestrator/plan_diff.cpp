@@ -52,12 +52,6 @@ Asked asked_for(const sweeps::Study& study, const std::vector<sweeps::TrialResul
   return asked;
 }
 
-sweeps::Stage stage_of(sweeps::TrialRole role) {
-  return role == sweeps::TrialRole::scan    ? sweeps::Stage::scan
-         : role == sweeps::TrialRole::proxy ? sweeps::Stage::sweep
-                                            : sweeps::Stage::targets;
-}
-
 void list(std::vector<std::string>& lines, const std::string& what, const std::vector<std::string>& names) {
   lines.push_back(fmt::format("trials {}: {}", what, names.size()));
   for (std::size_t i = 0; i < names.size() && i < kMostNames; ++i) lines.push_back("  " + names[i]);
@@ -88,7 +82,7 @@ std::vector<std::string> plan_diff(const db::StudyRow& before, const sweeps::Stu
   for (const auto* trials : {&then.kept, &then.missing})
     for (const auto& trial : trials->all)
       if (!now.kept.keys.contains(trial.key) && !now.missing.keys.contains(trial.key))
-        (stage_of(trial.role) > now.stage ? open : dropped).push_back(trial.name);
+        (sweeps::stage_of(trial.role) > now.stage ? open : dropped).push_back(trial.name);
   list(lines, "added", added);
   lines.push_back(fmt::format("trials kept: {} that have ended, {} that wait", now.kept.all.size(),
                               now.missing.all.size() - added.size()));

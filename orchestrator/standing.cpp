@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -48,8 +49,8 @@ Groups read_groups(const fs::path& database) {
   const auto codec = spec_codec();
   // min() picks the row that the spec is of.
   for (const auto& row : db::run_query(database, R"(
-      SELECT role, coalesce(target, ''), spec, sum(state IN (0, 1)), sum(state NOT IN (0, 1)), min(id)
-      FROM trial WHERE state != 6 GROUP BY role, target)")
+      SELECT trial.role, coalesce(trial.target, ''), spec, sum(trial.state IN (0, 1)), sum(trial.state NOT IN (0, 1)), min(id)
+      FROM trial JOIN results ON results.trial = id WHERE results.state != 'dropped' GROUP BY trial.role, trial.target)")
                              .rows) {
     const auto spec = codec.from_text(text(row[2]));
     auto& group = groups[{integer(row[0]), text(row[1])}];
@@ -149,7 +150,12 @@ Standing read_standing(const fs::path& database) {
   standing.database = database;
   standing.owner = OwnerLock::owner(database);
   read_counts(standing);
-  read_running(standing);
+  if (standing.owner) {
+    read_running(standing);
+  } else {  // the next run goes on with what the last one left behind
+    standing.interrupted = std::exchange(standing.running, 0);
+    standing.waiting += standing.interrupted;
+  }
   for (const auto& row : best_trials(database).rows)
     standing.best.push_back(
         {text(row[0]), integer(row[1]), real(row[3]), real(row[4]), real(row[5]), real(row[6])});
@@ -162,9 +168,12 @@ Standing read_standing(const fs::path& database) {
         (SELECT init_std FROM rows WHERE loss IS NOT NULL ORDER BY loss LIMIT 1), init_std) ORDER BY trial)")
                              .rows)
     standing.sweep.push_back({real(row[0]), real(row[1]), state_named(text(row[2])), maybe_real(row[3])});
+  if (!standing.owner)
+    for (auto& cell : standing.sweep)
+      if (cell.state == sweeps::TrialState::running) cell.state = sweeps::TrialState::waiting;
   for (const auto& row : db::run_query(database, R"(
-      SELECT id, name, message, (SELECT log FROM attempt WHERE trial_id = id ORDER BY number DESC LIMIT 1), changed
-      FROM trial WHERE state = 4 ORDER BY changed DESC, id DESC LIMIT 3)")
+      SELECT id, trial.name, message, (SELECT log FROM attempt WHERE trial_id = id ORDER BY number DESC LIMIT 1), changed
+      FROM trial JOIN results ON results.trial = id WHERE results.state = 'failed' ORDER BY changed DESC, id DESC LIMIT 3)")
                              .rows)
     standing.failures.push_back({integer(row[0]), text(row[1]), text(row[2]),
                                  text(row[3]).empty() ? "" : (database.parent_path() / text(row[3])).string(),

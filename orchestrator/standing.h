@@ -37,6 +37,7 @@ struct Standing {
   std::string study;
   std::filesystem::path database;
   std::optional<std::string> owner;  // "pid 12 on host" while a run is on
+  std::int64_t interrupted = 0;      // of those that wait: they ran when the last run ended
   std::string stage;                 // role of what runs or waits next; "done" when nothing does
   std::int64_t waiting = 0, running = 0, complete = 0, diverged = 0, pruned = 0, failed = 0;
   std::vector<Running> trials;    // those that run

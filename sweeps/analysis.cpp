@@ -37,6 +37,7 @@ class Ledger {
     TrialResult result;
     result.key = key;
     result.spec = spec;
+    asked_.insert(key);
     if (found != by_key_.end()) result = *found->second;
     // Stopping a trial settles nothing; its curve does, each time anew.
     if (result.state == TrialState::pruned) result.state = TrialState::waiting;
@@ -60,12 +61,13 @@ class Ledger {
   }
 
   const std::vector<TrialSpec>& missing() const { return missing_; }
+  const std::set<TrialKey>& asked() const { return asked_; }
   int num_failed() const { return static_cast<int>(failed_.size()); }
 
  private:
   std::map<TrialKey, const TrialResult*> by_key_;
   std::vector<TrialSpec> missing_;
-  std::set<TrialKey> seen_missing_, failed_, settled_;
+  std::set<TrialKey> asked_, seen_missing_, failed_, settled_;
 };
 
 /// Adds the trials that are not there yet; true when there were any.
@@ -158,6 +160,7 @@ class Analyst {
   Analysis run() {
     walk();
     out_.missing = ledger_.missing();
+    out_.asked = ledger_.asked();
     out_.num_failed = ledger_.num_failed();
     if (out_.stage == Stage::done) conclude();
     return std::move(out_);
@@ -513,6 +516,17 @@ std::string_view name(Stage stage) {
     case Stage::done: return "done";
   }
   throw std::logic_error("name: unknown Stage");
+}
+
+Stage stage_of(TrialRole role) {
+  switch (role) {
+    case TrialRole::scan: return Stage::scan;
+    case TrialRole::proxy: return Stage::sweep;
+    case TrialRole::target:
+    case TrialRole::drift:
+    case TrialRole::check: return Stage::targets;
+  }
+  throw std::logic_error("stage_of: unknown TrialRole");
 }
 
 std::string model_name(const Horizon& horizon) { return fmt::format("proxy@{}", horizon.fraction); }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,6 +18,8 @@ namespace sweeps {
 /// Where a study stands. Each stage is a pure function of the results so far, so any stage can be computed
 /// again from the database and a killed run goes on where it was.
 enum class Stage { scan, sweep, targets, done };
+/// The stage that asks for such trials.
+Stage stage_of(TrialRole role);
 std::string_view name(Stage stage);
 
 /// The initial-std scan: for each std the losses at the start LR and one octave either side.
@@ -74,6 +77,7 @@ struct Analysis {
   /// What the rules of early stopping keep out of the fits; such a trial is shown as pruned, whether it was
   /// stopped in time or trained to its end.
   std::vector<Censoring> censored;
+  std::set<TrialKey> asked;  // every trial that the study asks for, of this stage and earlier ones
   int num_failed = 0;                      // trials without a result after their retries
   std::vector<TrialSpec> missing;          // trials of this stage that have not ended: what to run next
   /// 0 done and every gate passed; 1 failed trials; 3 DRIFT; 4 no verdict yet. Meaningful when done.

@@ -22,7 +22,8 @@ enum class TrialRole {
 
 /// Stored in the database; add at the end only.
 /// waiting -> running -> complete | diverged | failed; back to waiting when an attempt is lost and retries
-/// remain. Stopped early: running -> pruned. Nobody asks for it any more: waiting -> dropped.
+/// remain. Stopped early: running -> pruned. Nobody asks for it any more: waiting -> dropped;
+/// one that has ended keeps its state, and readers see it as dropped.
 enum class TrialState {
   waiting = 0,
   running = 1,

@@ -9,6 +9,8 @@
 #include <random>
 #include <set>
 
+#include <fmt/format.h>
+
 #include "db/query.h"
 #include "db/sqlite.h"
 #include "tests/db/database.h"
@@ -273,8 +275,9 @@ TEST_CASE("a newer schema is refused with both numbers and not a byte of it chan
   test::store_with(file, {test::trial(-8)});
   test::run_sql(file, "PRAGMA journal_mode=DELETE; PRAGMA user_version=99");
   const auto before = test::bytes(file);
-  CHECK_THROWS_WITH(db::Store::open(file, test::codec()),
-                    ContainsSubstring("99") && ContainsSubstring("up to 3"));
+  CHECK_THROWS_WITH(
+      db::Store::open(file, test::codec()),
+      ContainsSubstring("99") && ContainsSubstring(fmt::format("up to {}", db::kSchemaVersion)));
   CHECK(trouble([&] { db::Store::open(file, test::codec()); }) == db::Trouble::newer);
   CHECK(test::bytes(file) == before);
 }
@@ -311,7 +314,7 @@ TEST_CASE("a database of the first version is migrated, a copy of it stays, and 
   CHECK(count("results WHERE state = 'dropped'") == 1);
   CHECK(count("attempt") == 7);
   CHECK(count("event") >= 2);
-  CHECK(count("pragma_user_version WHERE user_version = 3") == 1);
+  CHECK(count("pragma_user_version WHERE user_version = 4") == 1);
   CHECK(rows(copy, trials) == trials_before);
   CHECK(db::run_query(copy, "SELECT user_version FROM pragma_user_version").rows[0][0] ==
         db::Value(std::int64_t{1}));
@@ -352,15 +355,36 @@ TEST_CASE("a database of the second version is migrated, a copy of it stays, and
     if (i == 1) std::erase_if(after, [](const auto& row) { return row[0] == db::Value(std::int64_t{20}); });
     CHECK(after == before[i]);
   }
-  CHECK(rows(file, "SELECT user_version FROM pragma_user_version")[0][0] == db::Value(std::int64_t{3}));
+  CHECK(rows(file, "SELECT user_version FROM pragma_user_version")[0][0] == db::Value(std::int64_t{4}));
   CHECK(rows(copy, "SELECT user_version FROM pragma_user_version")[0][0] == db::Value(std::int64_t{2}));
+}
+
+TEST_CASE("a database of the third version is migrated, a copy of it stays, and no row is lost",
+          "[db][store][migration]") {
+  const TemporaryFolder folder;
+  const auto file = folder / "a.db", copy = folder / "a.db.v3.bak";
+  std::filesystem::copy_file(std::filesystem::path(TUNEONCE_SOURCE_DIR) / "tests/db/fixtures/version3.sqlite",
+                             file);
+  for (const char* kept : {"trial", "attempt", "results", "attempts", "curves", "target", "target_group",
+                           "optimum", "run", "study", "event", "identity"}) {
+    INFO(kept);
+    const auto rows = [&](const std::filesystem::path& of) {
+      return db::run_query(of, fmt::format("SELECT * FROM {}", kept)).rows;
+    };
+    const auto before = rows(file);
+    CHECK_FALSE(before.empty());
+    db::Store::open(file, test::codec());
+    CHECK(rows(file) == before);
+    CHECK(rows(copy) == before);
+  }
+  CHECK(db::Reader(file, test::codec()).results().size() == 6);
 }
 
 TEST_CASE("a migrated database has the tables, columns and views of a new one", "[db][store][migration]") {
   const TemporaryFolder folder;
   db::Store::open(folder / "new.db", test::codec());
   const std::string schema = "SELECT type, name, sql FROM sqlite_master ORDER BY type, name";
-  for (const char* old : {"version1.sqlite", "version2.sqlite"}) {
+  for (const char* old : {"version1.sqlite", "version2.sqlite", "version3.sqlite"}) {
     INFO(old);
     std::filesystem::copy_file(std::filesystem::path(TUNEONCE_SOURCE_DIR) / "tests/db/fixtures" / old, folder / old);
     db::Store::open(folder / old, test::codec());

@@ -4,6 +4,7 @@
 #include <fstream>
 #include <sstream>
 
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "db/query.h"
@@ -148,6 +149,59 @@ TEST_CASE("status as json has owner, states, what runs with its end, failures wi
   CHECK_THAT(tuneonce(folder.path(), {"status"}).out,
              ContainsSubstring("done in about") && ContainsSubstring("failed: 3") && ContainsSubstring("disk: database"));
   run.signal(SIGKILL);
+}
+
+TEST_CASE("what ran when the run was killed is shown as waiting, not as running",
+          "[orchestrator][commands]") {
+  const TemporaryFolder folder;
+  test::write_study(folder.path());
+  Command run(folder.path(), {"run", "small.toml", "-j", "2"}, {{"TUNEONCE_FAKE", "sleep_ms=60000"}});
+  REQUIRE(test::eventually(
+      [&] { return count(folder / "small.db", "attempt WHERE state = 1 AND step > 0") == 2; }));
+  CHECK_THAT(tuneonce(folder.path(), {"results", "--format", "csv"}).out, ContainsSubstring("running"));
+  run.signal(SIGKILL);
+  run.wait();
+  CHECK_THAT(tuneonce(folder.path(), {"results", "--format", "csv"}).out,
+             !ContainsSubstring("running") && ContainsSubstring("waiting"));
+  const auto status = nlohmann::json::parse(tuneonce(folder.path(), {"status", "--json"}).out);
+  CHECK(status["states"]["running"] == 0);
+  CHECK(status["running"].empty());
+  CHECK(status["trials"][0]["running"] == 0);
+  CHECK(status["trials"][0]["waiting"] == status["trials"][0]["trials"]);
+  CHECK_THAT(tuneonce(folder.path(), {"status"}).out,
+             ContainsSubstring("2 ran when the last run ended") && !ContainsSubstring("done in about"));
+  CHECK_THAT(tuneonce(folder.path(), {"watch", "--once"}).out, ContainsSubstring("0 running"));
+}
+
+TEST_CASE(
+    "trials that an edited study asks for no more count nowhere, and are back when it asks for them again",
+    "[orchestrator][commands]") {
+  const TemporaryFolder folder;
+  test::write_study(folder.path());
+  REQUIRE(tuneonce(folder.path(), {"run", "small.toml"}).code == 0);
+  const auto results = tuneonce(folder.path(), {"results", "--format", "csv"}).out;
+  const auto best = tuneonce(folder.path(), {"best", "--json"}).out;
+  const auto status = nlohmann::json::parse(tuneonce(folder.path(), {"status", "--json"}).out);
+  const auto num_trials = count(folder / "small.db", "trial");
+
+  change(folder / "small.toml", "steps = 40", "steps = 50");
+  REQUIRE(tuneonce(folder.path(), {"run", "small.toml", "--accept-change"}).code == 0);
+  CHECK(count(folder / "small.db",
+              fmt::format("results WHERE trial <= {} AND state != 'dropped'", num_trials)) == 0);
+  for (const auto& row : nlohmann::json::parse(tuneonce(folder.path(), {"best", "--json"}).out))
+    CHECK(row["trial"] > num_trials);
+  for (const auto& row : nlohmann::json::parse(tuneonce(folder.path(), {"results", "--json"}).out))
+    CHECK(row["trial"] > num_trials);
+  CHECK(nlohmann::json::parse(tuneonce(folder.path(), {"status", "--json"}).out)["states"] ==
+        status["states"]);
+  CHECK(count(folder / "small.db", fmt::format("trial WHERE id <= {} AND state = 6", num_trials)) == 0);
+
+  change(folder / "small.toml", "steps = 50", "steps = 40");
+  const auto attempts = count(folder / "small.db", "attempt");
+  REQUIRE(tuneonce(folder.path(), {"run", "small.toml", "--accept-change"}).code == 0);
+  CHECK(count(folder / "small.db", "attempt") == attempts);
+  CHECK(tuneonce(folder.path(), {"results", "--format", "csv"}).out == results);
+  CHECK(tuneonce(folder.path(), {"best", "--json"}).out == best);
 }
 
 // --- plan --diff ---
