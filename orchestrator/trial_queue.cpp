@@ -20,7 +20,9 @@ std::array<std::uint64_t, 2> as_numbers(const sweeps::TrialKey& key) {
 
 void TrialQueue::push(const db::WaitingTrial& trial) {
   const auto stack = stacks_.try_emplace(sweeps::stack_key(trial.spec), stacks_.size()).first->second;
-  waiting_[{sweeps::cost(trial.spec).flops, stack}].push_back({trial.id, as_numbers(trial.key)});
+  auto& entries = waiting_[{sweeps::cost(trial.spec).flops, stack}];
+  const Entry entry{trial.id, as_numbers(trial.key)};
+  trial.num_attempts > 0 ? entries.push_front(entry) : entries.push_back(entry);
   ++size_;
 }
 

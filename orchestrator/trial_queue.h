@@ -11,7 +11,8 @@
 namespace orchestrator {
 
 /// Trials that wait for a worker, a few bytes each: the longest first, those that can train side by side
-/// together, and those in the order they came.
+/// together, and those in the order they came. What was tried before goes before its equals: it may have a
+/// checkpoint, and a fault that ends every trial shows after a few, not after each has been tried once.
 class TrialQueue {
  public:
   void push(const db::WaitingTrial& trial);

@@ -202,6 +202,16 @@ TEST_CASE("failures in a row from different trials open the breaker", "[orchestr
   CHECK(bench.count("trial WHERE state = 1") == 0);
 }
 
+TEST_CASE("a program that always crashes opens the breaker before every trial has met it",
+          "[orchestrator][scheduler]") {
+  Bench bench;
+  bench.num_trials = 20;
+  bench.options.retry.backoff = 0;
+  CHECK(bench.run("crash_name=number") == Scheduler::End::broken);
+  CHECK(bench.count("trial WHERE state = 4") >= 5);
+  CHECK(bench.count("attempt") <= 3 * 7);
+}
+
 TEST_CASE("a breaker of 0 never opens", "[orchestrator][scheduler]") {
   Bench bench;
   bench.options.retry.stop_after = 0;

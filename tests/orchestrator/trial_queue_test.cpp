@@ -29,6 +29,18 @@ TEST_CASE("the longest trials come first, equal ones in the order they were put 
   CHECK(order == Ids{4, 1, 2, 3, 5});
 }
 
+TEST_CASE("a trial that is tried again goes before its equals, not before longer ones",
+          "[orchestrator][queue]") {
+  TrialQueue queue;
+  for (const auto id : {1, 2}) queue.push(waiting(id));
+  auto again = waiting(3);
+  again.num_attempts = 1;
+  queue.push(again);
+  queue.push(waiting(4, 3000));
+  CHECK(queue.take(1) == Ids{4});
+  CHECK(queue.take(8) == Ids{3, 1, 2});
+}
+
 TEST_CASE("a stack takes trials of one kind only, and no more than fit", "[orchestrator][queue]") {
   TrialQueue queue;
   // Twice the batch for half the steps: as long, but not to be stacked.
