@@ -67,6 +67,14 @@ Value value_of(const SQLite::Column& column) {
   return column.getString();
 }
 
+/// `name`, with a number behind it where a column is called so already: JSON has room for one.
+std::string new_name(const std::vector<std::string>& taken, const std::string& name) {
+  std::string unique = name;
+  for (int i = 1; std::find(taken.begin(), taken.end(), unique) != taken.end(); ++i)
+    unique = fmt::format("{}:{}", name, i);
+  return unique;
+}
+
 void bind(SQLite::Statement& statement, int index, const Value& value) {
   if (const auto* integer = std::get_if<std::int64_t>(&value)) statement.bind(index, *integer);
   if (const auto* real = std::get_if<double>(&value)) statement.bind(index, *real);
@@ -105,13 +113,23 @@ Table run_query(const std::filesystem::path& file, const std::string& sql,
     SQLite::Statement select(*database, sql);
     for (std::size_t i = 0; i < parameters.size(); ++i) bind(select, static_cast<int>(i) + 1, parameters[i]);
     Table table;
-    for (int i = 0; i < select.getColumnCount(); ++i) table.columns.push_back(select.getColumnName(i));
+    for (int i = 0; i < select.getColumnCount(); ++i)
+      table.columns.push_back(new_name(table.columns, select.getColumnName(i)));
+    std::int64_t bytes = 0;
     while (select.executeStep()) {
       if (static_cast<std::int64_t>(table.rows.size()) >= limits.max_rows)
         throw StoreError(Trouble::query,
                          fmt::format("query: more than {} rows; add a LIMIT", limits.max_rows));
       auto& row = table.rows.emplace_back();
-      for (int i = 0; i < select.getColumnCount(); ++i) row.push_back(value_of(select.getColumn(i)));
+      for (int i = 0; i < select.getColumnCount(); ++i) {
+        row.push_back(value_of(select.getColumn(i)));
+        const auto* text = std::get_if<std::string>(&row.back());
+        bytes += static_cast<std::int64_t>(sizeof(Value) + (text ? text->size() : 0));
+      }
+      if (bytes > limits.max_bytes)
+        throw StoreError(Trouble::query,
+                         fmt::format("query: the rows take more than {} MiB; add a LIMIT, or group them",
+                                     limits.max_bytes >> 20));
     }
     return table;
   } catch (const SQLite::Exception& error) {

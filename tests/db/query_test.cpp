@@ -100,6 +100,22 @@ TEST_CASE("a query cannot fill the memory with one value, nor with rows", "[db][
   } catch (const db::StoreError& error) {
     CHECK_THAT(error.what(), ContainsSubstring("more than 1000 rows"));
   }
+  try {
+    db::run_query(
+        folder / "a.db",
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT hex(zeroblob(500)) FROM n",
+        {}, {.max_bytes = 1 << 20});
+    FAIL("no limit");
+  } catch (const db::StoreError& error) {
+    CHECK_THAT(error.what(), ContainsSubstring("more than 1 MiB"));
+  }
+}
+
+TEST_CASE("columns of one name are told apart", "[db][query]") {
+  const TemporaryFolder folder;
+  test::store_with(folder / "a.db", {});
+  CHECK(db::run_query(folder / "a.db", "SELECT 1 AS loss, 2 AS loss, 3 AS lr, 4 AS loss").columns ==
+        std::vector<std::string>{"loss", "loss:1", "lr", "loss:2"});
 }
 
 TEST_CASE("looking at a database takes no lock from the connection that writes it", "[db]") {
