@@ -10,6 +10,22 @@
 #include "orchestrator/cli.h"
 
 namespace orchestrator {
+
+std::vector<std::string> option_words(const CLI::App& app) {
+  std::vector<std::string> words;
+  for (const auto* option : app.get_options()) {
+    for (const auto& name : option->get_lnames()) words.push_back("--" + name);
+    for (const auto& name : option->get_snames()) words.push_back("-" + name);
+  }
+  return words;
+}
+std::vector<std::string> command_words(const CLI::App& app) {
+  std::vector<std::string> words;
+  for (const auto* command : app.get_subcommands({})) words.push_back(command->get_name());
+  if (app.get_name() == "completion") words = {"bash", "zsh", "fish"};
+  return words;
+}
+
 namespace {
 
 constexpr const char* kFormats = "table json jsonl csv";
@@ -29,21 +45,6 @@ std::vector<Node> all_commands(const CLI::App& app) {
   std::vector<Node> nodes;
   walk(app, "", nodes);
   return nodes;
-}
-
-std::vector<std::string> option_words(const CLI::App& app) {
-  std::vector<std::string> words;
-  for (const auto* option : app.get_options()) {
-    for (const auto& name : option->get_lnames()) words.push_back("--" + name);
-    for (const auto& name : option->get_snames()) words.push_back("-" + name);
-  }
-  return words;
-}
-std::vector<std::string> command_words(const CLI::App& app) {
-  std::vector<std::string> words;
-  for (const auto* command : app.get_subcommands({})) words.push_back(command->get_name());
-  if (app.get_name() == "completion") words = {"bash", "zsh", "fish"};
-  return words;
 }
 
 /// Lines of a `case` that follow the commands typed so far, and offer what may come next.

@@ -67,9 +67,12 @@ void add_run_commands(CLI::App& app, Arguments& arguments, Action& action) {
   auto* plan = add_command(app, "plan", "show the resolved study, its trials, cost and transfer factors; write nothing",
                            "plan study.toml");
   plan->add_option("STUDY", arguments.plan.study_file, "study file (TOML)")->required();
-  plan->add_flag("--diff", arguments.plan.diff,
-                 "what has changed since the database's last run: settings, trials added, kept and dropped");
-  plan->add_option("--db", arguments.plan.database, "database of --diff; default: <study name>.db in this folder");
+  auto* diff = plan->add_flag(
+      "--diff", arguments.plan.diff,
+      "what has changed since the database's last run: settings, trials added, kept and dropped");
+  plan->add_option("--db", arguments.plan.database,
+                   "database of --diff; default: <study name>.db in this folder")
+      ->needs(diff);
   plan->add_flag("--no-measure", arguments.no_measure, "leave out the timing of a few steps");
   plan->callback([&] {
     action = [](const Arguments& a) {

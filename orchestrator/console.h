@@ -25,11 +25,12 @@ class Console {
   void message(const std::string& text);
   void detail(const std::string& text);
   void progress(const std::string& text);
+  /// Takes the progress line off the terminal, before something is printed to stdout.
+  void clear_progress();
 
  private:
   void print(const std::string& text);
   void log(const std::string& text);
-  void clear_progress();
 
   ConsoleOptions options_;
   bool terminal_;

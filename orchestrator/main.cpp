@@ -1,11 +1,20 @@
+#include <poll.h>
+#include <unistd.h>
+
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
+#include <string_view>
+#include <vector>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "db/sqlite.h"
 #include "orchestrator/cli.h"
+#include "orchestrator/cli_help.h"
 #include "orchestrator/exit_code.h"
+#include "sweeps/settings.h"
 #include "sweeps/study_file.h"
 
 namespace {
@@ -15,12 +24,12 @@ using namespace orchestrator;
 /// CLI11 would only say that a command is required.
 void check_command(const CLI::App& app, int argc, char** argv) {
   if (argc < 2 || argv[1][0] == '-') return;
-  std::string known;
-  for (const auto* command : app.get_subcommands({})) {
-    if (command->get_name() == argv[1]) return;
-    known += (known.empty() ? "" : ", ") + command->get_name();
-  }
-  throw ExitError(kUsage, fmt::format("there is no command \"{}\"; known: {}", argv[1], known));
+  const auto known = command_words(app);
+  if (std::ranges::find(known, argv[1]) != known.end()) return;
+  const auto hint = sweeps::nearest(argv[1], std::vector<std::string_view>(known.begin(), known.end()));
+  throw ExitError(kUsage, fmt::format("there is no command \"{}\"; {}", argv[1],
+                                      hint.empty() ? fmt::format("known: {}", fmt::join(known, ", "))
+                                                   : fmt::format("did you mean \"{}\"?", hint)));
 }
 
 int exit_code_of(db::Trouble trouble) {
@@ -34,6 +43,29 @@ int exit_code_of(db::Trouble trouble) {
     case db::Trouble::environment: return kEnvironment;
   }
   return kEnvironment;
+}
+
+/// Whether nobody reads standard output any more, as in `tuneonce results | head`.
+bool reader_has_gone() {
+  pollfd output{STDOUT_FILENO, POLLOUT, 0};
+  return ::poll(&output, 1, 0) > 0 && (output.revents & POLLERR) != 0;
+}
+
+/// What CLI11 found wrong, and for a word that begins with dashes the option that may be meant.
+std::string usage_problem(const CLI::App& app, const CLI::ParseError& error, int argc, char** argv) {
+  const CLI::App* command = &app;
+  while (!command->get_subcommands().empty()) command = command->get_subcommands().front();
+  if (dynamic_cast<const CLI::ExtrasError*>(&error))
+    for (int i = 1; i < argc; ++i) {
+      const std::string word = std::string(argv[i]).substr(0, std::string(argv[i]).find('='));
+      if (!word.starts_with("-") || command->get_option_no_throw(word) || app.get_option_no_throw(word))
+        continue;
+      const auto known = option_words(*command);
+      const auto hint = sweeps::nearest(word, std::vector<std::string_view>(known.begin(), known.end()));
+      return fmt::format("there is no option {}{}; `tuneonce {} --help` lists them", word,
+                         hint.empty() ? "" : fmt::format(", did you mean {}?", hint), command->get_name());
+    }
+  return error.what();
 }
 
 int complain(const std::exception& error, int code) {
@@ -65,15 +97,19 @@ int main(int argc, char** argv) {
   add_store_commands(app, arguments, action);
   add_help_commands(app, arguments, action);
   try {
+    if (argc == 1) {
+      fmt::print("{}", app.help());
+      return kUsage;
+    }
     check_command(app, argc, argv);
     app.parse(argc, argv);
     const int code = action(arguments);
-    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
+    if ((std::fflush(stdout) != 0 || std::ferror(stdout) != 0) && !reader_has_gone())
       throw ExitError(kEnvironment, "what was to be printed could not be written");
     return code;
   } catch (const CLI::ParseError& error) {
-    const int code = app.exit(error);
-    return code == 0 ? kDone : kUsage;
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+    return complain(ExitError(kUsage, usage_problem(app, error, argc, argv)), kUsage);
   } catch (const ExitError& error) {
     return complain(error, error.code);
   } catch (const sweeps::StudyError& error) {

@@ -51,6 +51,8 @@ Answer answer_as(const worker::WorkerMessage& message) {
   throw ExitError(kEnvironment, "the worker answered another question than the one it was asked");
 }
 
+constexpr double kNearTheEnd = 0.9;  // of the steps: programs count from 0, or report every so many
+
 /// "3" -> {3, 0}, "10%" -> {0, 0.1}, "" -> {0, 0}. Throws std::invalid_argument.
 std::pair<int, double> parse_max_failures(const std::string& text) {
   if (text.empty()) return {0, 0};
@@ -91,6 +93,7 @@ class Run {
   void show_stage();
   int conclude(const sweeps::Analysis& analysis);
   SchedulerEvents events();
+  void note_early_end(const db::WaitingTrial& trial, const sweeps::Outcome& outcome);
   void watch_signals();
   void drain_for(int signal);
   void listen();
@@ -117,6 +120,7 @@ class Run {
   std::int64_t study_id_ = 0;
   int signal_ = 0;
   bool broken_ = false;
+  bool early_end_told_ = false;
   bool cancelled_ = false;  // by `tuneonce cancel --all`
 };
 
@@ -128,7 +132,11 @@ Run::Run(const RunOptions& options, Console& console)
   if (fs::is_symlink(database_))
     database_ = fs::canonical(database_);  // one folder, whatever link leads here
   report_ = options.report.empty() ? fs::path(database_).replace_extension(".html") : options.report;
+  if (const auto folder = fs::absolute(database_).parent_path(); !fs::is_directory(folder))
+    throw ExitError(kUsage, fmt::format("{}: there is no such folder for the database", folder.string()));
   check_report_file(report_, database_);
+  if (study_.proxy.shape.family == models::ModelFamily::command)
+    check_program(study_.command, options.study_file);
   db::is_our_database(database_);
   if (const auto owner = OwnerLock::owner(database_))
     throw ExitError(
@@ -347,21 +355,32 @@ void Run::show_stage() {
 }
 
 int Run::conclude(const sweeps::Analysis& analysis) {
+  console_.clear_progress();
   fmt::print("{}\n\n", summary_text(study_, analysis));
   write_report(report_, study_, analysis, store_->curves(), store_->samples());
   fmt::print("report: {}\n", report_.string());
   if (analysis.num_failed > 0)
-    console_.message(fmt::format("{} failed and {} not tried again by itself: mend the cause, then tuneonce retry "
-                                 "--failed --db {}, then {}",
-                                 analysis.num_failed == 1 ? "a trial" : fmt::format("{} trials", analysis.num_failed),
-                                 analysis.num_failed == 1 ? "is" : "are", database_.string(), resume_command()));
-  if (broken_) {
     console_.error(
-        fmt::format("stopped after too many failures; mend the cause and go on with: {}", resume_command()));
-    return kTrialsFailed;
-  }
+        fmt::format("{} failed and {} not tried again by itself: mend the cause, then tuneonce retry "
+                    "--failed --db {}, then {}",
+                    analysis.num_failed == 1 ? "a trial" : fmt::format("{} trials", analysis.num_failed),
+                    analysis.num_failed == 1 ? "is" : "are", database_.string(), resume_command()));
+  if (broken_) return kTrialsFailed;
   store_->record("run", fmt::format("ended with exit code {}", analysis.exit_code));
   return analysis.exit_code;
+}
+
+/// A program of the user's that stops before its last step may have run out of data, or counts steps of
+/// another kind.
+void Run::note_early_end(const db::WaitingTrial& trial, const sweeps::Outcome& outcome) {
+  const auto* finished = std::get_if<sweeps::Finished>(&outcome);
+  if (!finished || early_end_told_) return;
+  if (static_cast<double>(finished->steps) > kNearTheEnd * static_cast<double>(trial.spec.run.steps)) return;
+  early_end_told_ = true;
+  console_.message(fmt::format(
+      "trial {} \"{}\" ended after step {} of {}; its loss there is taken for that of the end, here "
+      "and in other trials of which this is true",
+      trial.id, trial.spec.name, finished->steps, trial.spec.run.steps));
 }
 
 SchedulerEvents Run::events() {
@@ -374,6 +393,7 @@ SchedulerEvents Run::events() {
           .ended =
               [this, log_of](const db::WaitingTrial& trial, const sweeps::Outcome& outcome, bool again) {
                 progress_->ended(trial, outcome, again);
+                note_early_end(trial, outcome);
                 const auto* failed = std::get_if<sweeps::Failed>(&outcome);
                 if (!failed || failed->failure == sweeps::FailureClass::cancelled) return;
                 console_.message(fmt::format("trial {} \"{}\" {}: {}: {}; log: {}", trial.id, trial.spec.name,
@@ -511,6 +531,8 @@ int plan_study(const PlanOptions& given, Console& console) {
   auto slots = device_slots(study.resources, std::nullopt, visible_gpus(), usable_cores());
   const int num_workers = static_cast<int>(slots.size());
   nominal_plan(study);  // what the rule refuses needs no worker
+  if (study.proxy.shape.family == models::ModelFamily::command)
+    check_program(study.command, options.study_file);
   asio::io_context context{1};
   ProcessLauncher launcher(context, find_worker_program(study.proxy.shape.family));
   Scheduler scheduler(context, launcher, std::move(slots), {},

@@ -296,7 +296,8 @@ std::string summary_text(const sweeps::Study& study, const sweeps::Analysis& ana
   for (const auto& part : {targets_text(study, analysis), drift_text(study, analysis, exit_code)})
     if (!part.empty()) result += "\n\n" + part;
   if (!analysis.notes.empty()) result += "\n";
-  for (const auto& note : analysis.notes) result += "\n" + note;
+  for (const auto& note : analysis.notes)
+    if (result.find(note) == std::string::npos) result += "\n" + note;  // a fit that failed says so itself
   return result;
 }
 

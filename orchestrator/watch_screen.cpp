@@ -239,8 +239,8 @@ std::vector<std::string> running_lines(const Standing& standing, int width, bool
     line.add(bar(trial.steps > 0 ? static_cast<double>(trial.step) / static_cast<double>(trial.steps) : 0));
     line.add(fmt::format(" {:>11} ", fmt::format("{}/{}", trial.step, trial.steps)));
     line.add(fmt::format("{:<7} ", trial.device));
+    if (trial.attempt > 1) line.add(fmt::format("#{} ", trial.attempt), kRed);
     line.add(trial.eta_seconds ? duration_text(*trial.eta_seconds) : "");
-    if (trial.attempt > 1) line.add(fmt::format("  attempt {}", trial.attempt), kRed);
     lines.push_back(line.text());
   }
   return lines;

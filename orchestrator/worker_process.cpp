@@ -11,10 +11,12 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <fstream>
 #include <set>
+#include <sstream>
 
 #include <fmt/format.h>
 #include <boost/asio/local/stream_protocol.hpp>
@@ -417,6 +419,21 @@ fs::path find_worker_program(models::ModelFamily family) {
   throw ExitError(kEnvironment,
                   fmt::format("{}: not found, neither {} nor {}; build it, or name it in {}", program,
                               places[0].string(), places[1].string(), variable));
+}
+
+void check_program(const sweeps::CommandSpec& command, const fs::path& study_file) {
+  const auto& program = command.words.front();
+  if (program.find('{') != std::string::npos) return;
+  const bool named = program.find('/') != std::string::npos;
+  const char* path = std::getenv("PATH");
+  std::istringstream folders(named ? command.folder : path ? path : "/bin:/usr/bin");
+  for (std::string folder; std::getline(folders, folder, named ? '\0' : ':');)
+    if (const auto file = fs::path(folder) / program;
+        ::access(file.c_str(), X_OK) == 0 && !fs::is_directory(file))
+      return;
+  throw ExitError(kUsage,
+                  fmt::format("{}: [model] command: there is no program {} {}", study_file.string(), program,
+                              named ? "that can be run, seen from " + command.folder : "on the PATH"));
 }
 
 ProcessLauncher::ProcessLauncher(asio::io_context& context, fs::path program, std::string mark)

@@ -13,6 +13,10 @@ struct Family;  // the workers that live
 /// ExitError{kEnvironment} naming the places looked at.
 std::filesystem::path find_worker_program(models::ModelFamily family);
 
+/// Throws ExitError{kUsage}, `study_file` before it, when the program of a command can be found nowhere; one
+/// whose name holds a placeholder is not looked for.
+void check_program(const sweeps::CommandSpec& command, const std::filesystem::path& study_file);
+
 /// Workers as child processes: one socket on descriptor 3, output through a pipe, a process group of their
 /// own that dies with this program (parent-death signal) and is killed when the worker object goes. A GPU worker
 /// sees its GPU only, by UUID.

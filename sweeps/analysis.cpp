@@ -216,6 +216,7 @@ class Analyst {
 
   void conclude();
   void note_scan_edge();
+  void note_equal_losses();
   void conclude_target(const TargetAnalysis& target);
 
   const Study& study_;
@@ -456,6 +457,7 @@ void Analyst::conclude() {
     note(fmt::format(
         "proxy: {} trials at the optimum came to {:.4f}, {:+.4f} from the fit: more than its noise",
         check->num_trials, check->mean, check->difference));
+  note_equal_losses();
   for (const auto& target : out_.targets) conclude_target(target);
   if (!out_.censored.empty())
     note(
@@ -463,10 +465,20 @@ void Analyst::conclude() {
                     "censored\"` says why",
                     out_.censored.size(), out_.censored.size() == 1 ? " was" : "s were"));
   if (out_.num_failed > 0)
-    note(fmt::format(
-        "{} trial{} failed after all retries; see `tuneonce results`, mend the cause, `tuneonce retry --failed`, run again",
-        out_.num_failed, out_.num_failed == 1 ? "" : "s"));
+    note(fmt::format("{} trial{} failed after all retries; `tuneonce results` lists {}", out_.num_failed,
+                     out_.num_failed == 1 ? "" : "s", out_.num_failed == 1 ? "it" : "them"));
   out_.exit_code = drifted_ && bracketed ? 3 : out_.num_failed > 0 ? 1 : undecided_ || drifted_ ? 4 : 0;
+}
+
+/// A program that does not use what it is given, say.
+void Analyst::note_equal_losses() {
+  std::set<double> losses, lrs;
+  for (const auto& trial : out_.sweep)
+    if (is_complete(trial)) losses.insert(*trial.loss), lrs.insert(trial.spec.base.lr);
+  if (losses.size() == 1 && lrs.size() > 1)
+    note(fmt::format(
+        "proxy: every loss is {:.6g} whatever the LR; is what trains given the LR, and does it use it?",
+        *losses.begin()));
 }
 
 /// Only a remark: the sweep is sound at any std, but a better std may lie outside.

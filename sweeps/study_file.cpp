@@ -65,6 +65,8 @@ Study load_study(const std::filesystem::path& file) {
     throw StudyError(
         fmt::format("{}: cannot be opened ({}); name a study file", file.string(), std::strerror(errno)));
   const std::string text{std::istreambuf_iterator<char>(in), {}};
+  if (text.starts_with("SQLite format 3"))
+    throw StudyError(fmt::format("{}: is a database; name the study file", file.string()));
   return parse_study(text, file);
 }
 

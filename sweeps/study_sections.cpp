@@ -55,6 +55,8 @@ void read_head(const Section& root, Study& study) {
   root.require("name", "write for example name = \"my-study\"");
   study.name = root.text("name", "");
   if (study.name.empty()) root.fail("name", "it is empty; write for example name = \"my-study\"");
+  if (study.name.find('/') != std::string::npos)
+    root.fail("name", "a name with a slash cannot name the database; write for example name = \"my-study\"");
   study.seed = static_cast<std::uint64_t>(root.whole("seed", 1, {.low = 0, .high = kMaxSeed}));
 }
 

@@ -117,9 +117,18 @@ TargetSpec read_target(const Section& section, const Study& study) {
 }
 
 /// What the model is made for must be what the source holds.
+Section model_section(const Section& root) {
+  return root.table("model",
+                    {"family", "width", "depth", "head_size", "expansion", "context", "vocab", "patch", "moe",
+                     "expert_width", "command", "metric", "metric_regex", "timeout"});
+}
+
+std::string family_of(const Section& model) {
+  return model.choice("family", "language_model", {"language_model", "diffusion_model", "command"});
+}
+
 void read_family(const Section& section, Study& study) {
-  const std::string family =
-      section.choice("family", "language_model", {"language_model", "diffusion_model", "command"});
+  const std::string family = family_of(section);
   if (family == "command") {
     study.proxy.shape.family = models::ModelFamily::command;
     return;
@@ -225,21 +234,11 @@ models::Parameterization read_rule(const Section& section, std::string_view key,
   return rule;
 }
 
-bool has_command(const Section& root) {
-  const auto* model = root.find("model");
-  const auto* table = model ? std::get_if<SettingTable>(&model->value) : nullptr;
-  if (!table) return false;
-  return std::ranges::any_of(*table, [](const Entry& entry) {
-    const auto* text = std::get_if<std::string>(&entry.setting.value);
-    return entry.key == "family" && text && *text == "command";
-  });
-}
+bool has_command(const Section& root) { return family_of(model_section(root)) == "command"; }
 
 void read_model(const Section& root, const std::filesystem::path& folder, Study& study) {
   root.require("model", "write [model] with the dense proxy's width, depth, head_size and context");
-  const Section section =
-      root.table("model", {"family", "width", "depth", "head_size", "expansion", "context", "vocab", "patch",
-                           "moe", "expert_width", "command", "metric", "metric_regex", "timeout"});
+  const Section section = model_section(root);
   read_family(section, study);
   read_command(section, folder, study);
   for (const auto key : {"moe", "expert_width"})

@@ -7,7 +7,7 @@
 
 namespace sweeps {
 
-/// Whether [model] family is "command".
+/// Whether [model] family is "command"; throws StudyError where it is none that is known.
 bool has_command(const Section& root);
 
 /// [model]: the shape of the dense proxy; of family "command" also what trains it, in `folder`. REQUIRES:

@@ -265,6 +265,7 @@ void CommandAttempt::take_metric(std::optional<std::int64_t> step, double value)
     return;
   }
   metric_ = value;
+  metric_step_ = step;
   if (!step) return;
   const auto [end, is_new] = curve_ends_.try_emplace(kObjective, *step);
   if (!is_new && *step <= end->second) return;
@@ -335,12 +336,18 @@ std::string CommandAttempt::said_last() const {
   return last_line_.empty() ? "; it printed nothing" : "; it printed last: " + last_line_;
 }
 
+/// What it printed last usually says why; a narrow screen shows the beginning only.
+std::string CommandAttempt::said_before(const std::string& end) const {
+  return last_line_.empty() ? end + "; it printed nothing" : last_line_ + " (" + end + ")";
+}
+
 sweeps::Outcome CommandAttempt::outcome_of_exit(int code) const {
   const auto& command = assignment_.spec.command;
   if (code == 0 && metric_) {
-    const auto steps = assignment_.spec.run.steps;
+    const auto all = assignment_.spec.run.steps;
+    const auto steps = std::min(metric_step_.value_or(all), all);
     const auto end = curve_ends_.find(kObjective);
-    if (end == curve_ends_.end() || end->second < steps)
+    if (end == curve_ends_.end() || end->second < steps)  // one without a step is of the end
       emit_(Curve{assignment_.trial, assignment_.attempt, kObjective, {steps}, {*metric_}});
     return sweeps::Finished{*metric_, {}, steps, seconds()};
   }
@@ -352,7 +359,7 @@ sweeps::Outcome CommandAttempt::outcome_of_exit(int code) const {
     return Failed{FailureClass::user_error,
                   "ended well but reported no \"" + command.metric + "\"; " + how + said_last()};
   }
-  const std::string message = "exit code " + std::to_string(code) + said_last();
+  const std::string message = said_before("exit code " + std::to_string(code));
   if (out_of_gpu_memory_) return Failed{FailureClass::oom_gpu, message};
   if (code > 128 && code < 128 + 65) return outcome_of_signal(code - 128);  // as a shell says it
   // A usage error (2: argparse and most others), not executable, not found (a shell's), sysexits.h.
@@ -361,8 +368,7 @@ sweeps::Outcome CommandAttempt::outcome_of_exit(int code) const {
 }
 
 sweeps::Outcome CommandAttempt::outcome_of_signal(int signal) const {
-  const std::string message =
-      "signal " + std::to_string(signal) + " (" + ::strsignal(signal) + ")" + said_last();
+  const std::string message = said_before("signal " + std::to_string(signal) + ", " + ::strsignal(signal));
   if (out_of_gpu_memory_) return Failed{FailureClass::oom_gpu, message};
   if (signal != SIGKILL) return Failed{FailureClass::crash, message};
   if (num_oom_kills() > oom_kills_)

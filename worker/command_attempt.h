@@ -76,6 +76,7 @@ class CommandAttempt {
   sweeps::Outcome outcome_of_exit(int code) const;
   sweeps::Outcome outcome_of_signal(int signal) const;
   std::string said_last() const;
+  std::string said_before(const std::string& end) const;
   double seconds() const;
 
   Assignment assignment_;
@@ -94,6 +95,7 @@ class CommandAttempt {
   std::string last_line_;
   bool out_of_gpu_memory_ = false;
   std::int64_t oom_kills_ = 0;
+  std::optional<std::int64_t> metric_step_;  // of the last value of the objective, where it came with one
   std::int64_t step_ = 0, furthest_ = 0;  // reported last, and the highest so far within the run
   std::optional<double> metric_;  // the last one
   std::map<std::string, std::int64_t, std::less<>> curve_ends_;

@@ -151,15 +151,34 @@ TEST_CASE("plan shows a command study without times, checks refuse it", "[orches
   }
 }
 
-TEST_CASE("a trainer that cannot be run stops the run with its reason", "[orchestrator][command]") {
+TEST_CASE("a trainer that is nowhere is missed before anything is run or written",
+          "[orchestrator][command]") {
   const TemporaryFolder folder;
   write_study(folder);
-  auto text = test::read_text(folder / "own.toml");
-  text.replace(text.find("\"python3\""), 9, "\"./no-python\"");
-  folder.write("own.toml", text);
+  const auto text = test::read_text(folder / "own.toml");
+  for (const std::string program : {"./no-python", "no-python", "."}) {
+    auto changed = text;
+    folder.write("own.toml", changed.replace(changed.find("\"python3\""), 9, '"' + program + '"'));
+    for (const char* command : {"plan", "run"}) {
+      const auto ended = Command(folder.path(), {command, "own.toml"}, kPlain).wait();
+      INFO(program << ": " << ended.err);
+      CHECK(ended.code == 2);
+      CHECK_THAT(ended.err, ContainsSubstring("own.toml: [model] command: there is no program " + program));
+    }
+  }
+  CHECK_FALSE(fs::exists(folder / "own.db"));
+}
+
+TEST_CASE("a trainer that stops early, or heeds nothing it is given, is told of", "[orchestrator][command]") {
+  const TemporaryFolder folder;
+  write_study(folder);
+  folder.write("trainer.py", R"(print('{"step": 20, "val_loss": 3.5}'))");
+  auto study = test::read_text(folder / "own.toml");
+  folder.write("own.toml", study.substr(0, study.find("[[target]]")));
   const auto ended = Command(folder.path(), {"run", "own.toml"}, kPlain).wait(120);
-  CHECK(ended.code == 1);
-  CHECK_THAT(ended.err,
-             ContainsSubstring("user_error: ./no-python: cannot be run: No such file or directory") &&
-                 ContainsSubstring("5 trials failed in a row"));
+  CHECK_THAT(ended.err, ContainsSubstring("ended after step 20 of 40"));
+  CHECK_THAT(ended.err, !ContainsSubstring("trial 2 \"proxy"));  // once, not for every trial
+  CHECK_THAT(ended.out, ContainsSubstring("every loss is 3.5 whatever the LR"));
+  CHECK(count(folder / "own.db", "results WHERE steps != 20") == 0);
+  CHECK(count(folder / "own.db", "curves WHERE metric = 'eval_loss' AND step != 20") == 0);
 }

@@ -571,11 +571,51 @@ TEST_CASE("a report that cannot be written is refused before anything is trained
   CHECK(files(folder.path()) == Names{"small.toml"});
 }
 
-TEST_CASE("a word that is no command is named with the commands there are", "[orchestrator][bad_input]") {
+TEST_CASE("a word that is no command or option is named with the one that may be meant",
+          "[orchestrator][bad_input]") {
   const TemporaryFolder folder;
-  const auto ended = tuneonce(folder.path(), {"rnu"});
-  CHECK(ended.code == 2);
-  CHECK_THAT(ended.err, ContainsSubstring("\"rnu\"") && ContainsSubstring("run, resume"));
+  const std::vector<std::pair<std::vector<std::string>, std::string>> typed = {
+      {{"rnu"}, "there is no command \"rnu\"; did you mean \"run\"?"},
+      {{"optimise"}, "there is no command \"optimise\"; known: plan, run, resume"},
+      {{"results", "--fromat", "csv"}, "there is no option --fromat, did you mean --format?"},
+      {{"run", "small.toml", "--worker=2"}, "there is no option --worker, did you mean --workers?"},
+      {{"run"}, "STUDY is required"}};
+  for (const auto& [words, answer] : typed) {
+    const auto ended = tuneonce(folder.path(), words);
+    CHECK(ended.code == 2);
+    CHECK_THAT(ended.err, ContainsSubstring("tuneonce: " + answer));
+  }
+  const auto nothing = tuneonce(folder.path(), {});
+  CHECK(nothing.code == 2);
+  CHECK_THAT(nothing.out, ContainsSubstring("Subcommands:"));
+}
+
+TEST_CASE("paths that cannot be meant are named for what they are", "[orchestrator][bad_input]") {
+  const TemporaryFolder folder;
+  test::write_study(folder.path());
+  CHECK_THAT(tuneonce(folder.path(), {"run", "small.toml", "--db", "nowhere/x.db"}).err,
+             ContainsSubstring("nowhere: there is no such folder for the database"));
+  CHECK_THAT(tuneonce(folder.path(), {"plan", "small.toml", "--db", "x.db"}).err,
+             ContainsSubstring("requires --diff"));
+  tuneonce(folder.path(), {"run", "small.toml"});
+  const auto database = tuneonce(folder.path(), {"run", "small.db"});
+  CHECK(database.code == 2);
+  CHECK_THAT(database.err, ContainsSubstring("small.db: is a database; name the study file"));
+}
+
+TEST_CASE("a reader that has seen enough is no error", "[orchestrator][bad_input]") {
+  const TemporaryFolder folder;
+  test::write_study(folder.path());
+  tuneonce(folder.path(), {"run", "small.toml"});
+  const auto command =
+      "cd '" + folder.path().string() +
+      "' && { '" TUNEONCE_PROGRAM
+      "' query --format csv \"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) "
+      "SELECT i FROM n LIMIT 100000\" 2>err; echo $? >code; } | head -1 >out";
+  CHECK(std::system(command.c_str()) == 0);
+  CHECK(test::read_text(folder / "out") == "i\n");
+  CHECK(test::read_text(folder / "err").empty());
+  CHECK(test::read_text(folder / "code") == "0\n");
 }
 
 TEST_CASE("a database that is not there is the caller's mistake", "[orchestrator][bad_input]") {

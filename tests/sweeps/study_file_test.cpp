@@ -284,6 +284,9 @@ TEST_CASE("an unknown schema is refused", "[sweeps][study_file]") {
 
 TEST_CASE("a study without a name is refused", "[sweeps][study_file]") {
   REFUSED_AT(edited("name = \"small\"", ""), "1:1", "lacks \"name\"");
+  REFUSED_AT(edited("name = \"small\"", "name = \"a/b\""), "2:8", "slash");
+  // Before what only other families need is missed.
+  REFUSED_AT("schema = 1\nname = \"a\"\n[model]\nfamily = \"comand\"\n", "4:10", "did you mean \"command\"?");
 }
 
 TEST_CASE("a misspelt key comes with the nearest known one", "[sweeps][study_file]") {

@@ -220,7 +220,7 @@ TEST_CASE("how a command ends says whether it is tried again", "[worker][command
     const char* message;
   } kCases[] = {
       {"echo all is well", FailureClass::user_error, "reported no \"val_loss\""},
-      {"echo 'bad flag' >&2; exit 64", FailureClass::user_error, "exit code 64; it printed last: bad flag"},
+      {"echo 'bad flag' >&2; exit 64", FailureClass::user_error, "bad flag (exit code 64)"},
       {"exit 78", FailureClass::user_error, "exit code 78; it printed nothing"},
       {"exit 2", FailureClass::user_error, "exit code 2"},
       {"no_such_program_of_ours", FailureClass::user_error, "exit code 127"},
