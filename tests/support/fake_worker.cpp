@@ -1,44 +1,54 @@
 // A worker without LibTorch: speaks the protocol on descriptor 3 and answers every trial from an analytic
 // loss surface at once, so that a whole study runs in a second. TUNEONCE_FAKE, words separated by blanks,
 // makes it misbehave:
+// clang-format off
 //   dir=FOLDER       where it counts things across processes (needed by the words below that count)
 //   noop=1           trains nothing: every trial begins and ends at once
 //   sleep_ms=N       time per trial, in ten checkpointed pieces
 //   crash=N          the N-th trial started (across all workers) ends the process by SIGSEGV
 //   crash_name=TEXT  every attempt of a trial whose name contains TEXT does
-//   hang=N           the N-th trial started never ends; garbage=N: it answers with bytes that are no message
+//   crash_first=N    the first N attempts of every trial end the process by SIGSEGV; with crash_name: of those
+//   hang=N           the N-th trial started never ends
+//   garbage=N        the N-th trial started answers with bytes that are no message
+//   slow=N           the N-th trial started takes a minute, unless it is told to stop
 //   stranger=1       speaks of a trial nobody gave it, before each result
-//   fail_name=TEXT   (like every ..._name a list with commas; _ is a blank) a trial whose name contains TEXT
-//   is refused as the user's error version=N        says hello with protocol N bad_data=1       refuses the
-//   data lag=LR           trials below this LR learn late: 0.6 nats behind at half of the run, nothing at its
-//   end wait_ms=N        such a trial waits at half of the run until it is spoken to, at most so long
-//   grows=EXPONENT  a probed model's head updates grow by this power of its width
+//   fail_name=TEXT   (like every ..._name a list with commas; _ is a blank) a trial whose name contains TEXT is
+//                    refused as the user's error
+//   version=N        says hello with protocol N
+//   bad_data=1       refuses the data
+//   lag=LR           trials below this LR learn late: 0.6 nats behind at half of the run, nothing at its end
+//   wait_ms=N        such a trial waits at half of the run until it is spoken to, at most so long
+//   grows=EXPONENT   a probed model's head updates grow by this power of its width
 //   samples=1        targets draw two pictures of one pixel
 //   shift=OCTAVES    the targets' optimum lies this far from the proxy's in LR
-//   crash_first=N    the first N attempts of every trial end the process by SIGSEGV; with crash_name: of
-//   those lie=A,B          before each result: twice (the result comes twice), other (the result of a trial
-//   that
-//                    another worker trains; needs dir), attempt (of the next attempt), backwards (a step
-//                    below the last), beyond (a step above the trial's)
+//   lie=A,B          before each result: twice (the result comes twice), other (the result of a trial that another
+//                    worker trains; needs dir), attempt (of the next attempt), backwards (a step below the last),
+//                    beyond (a step above the trial's)
 //   odd_name=TEXT    such a trial's loss is odd=VALUE from half of its steps on: nan, inf, -inf, a number
 //   oom_name=TEXT    the first attempt of such a trial ends for lack of GPU memory; oom_times=N: the first N;
-//                    oom_step=N: not before step N
-//   slow=N           the N-th trial started takes a minute, unless it is told to stop
-//   junk=N           the first N trials started: bytes that are no message, each time others (seed=N)
+//                    oom_step=N: not before step N; oom_saving=1: while it writes that step's checkpoint
+//   crowd=N          a trial goes on when N have been started, or after 20 s
+//   fault_gpu=UUID   the first fault_times=N trials on that GPU end their worker by the exit code of a device fault
+//   devices=1        each trial leaves its process and CUDA_VISIBLE_DEVICES, a line in dir/devices
+//   junk=N           of the first 2 N trials started every second one: bytes that are no message, each time others
+//                    (seed=N)
 //   drip=N           the first N trials started: a byte a second
 //   deaf=N           the worker of the N-th trial started reads nothing more once that trial has ended
 //   rows=N           N times a trial, each after a millisecond, one more curve point
-//   print_mib=N      prints so many MiB a trial; eat_mib=N: takes so much memory, with eat_name: of such
-//   trials
-//   children=N       starts N processes, the last in a session of its own, and writes their ids to dir/children;
+//   print_mib=N      prints so many MiB a trial
+//   eat_mib=N        takes so much memory; with eat_name: of such trials
+//   children=N       starts N processes, the last in a session of its own, and writes their ids to dir/children
 //   strays=N         the same, each in a session of its own with an empty environment and without its parent
-//   deaf_to_term=1   ignores SIGTERM
+//   deaf_to_term=1   SIGTERM does nothing to it; it leaves a line in dir/terms
 //   stays=1          never exits
+// clang-format on
+#include <fcntl.h>
 #include <sys/file.h>
 #include <unistd.h>
 
 #include <poll.h>
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <csignal>
 #include <cstdio>
@@ -87,15 +97,16 @@ bool has_flag(const std::string& word, const std::string& flag) {
   return it != behaviour.end() && (',' + it->second + ',').find(',' + flag + ',') != std::string::npos;
 }
 
-/// 1, 2, ... across all fake workers that share a folder; also a line in FOLDER/started.
-int count_trial(const std::string& name) {
+/// Leaves a line, none where it is empty, in a file of the folder that fake workers share. Returns how many are
+/// there; 0 without a folder.
+int leave_line(const std::string& name, const std::string& line) {
   const auto it = behaviour.find("dir");
   if (it == behaviour.end()) return 0;
-  const auto file = it->second + "/started";
+  const auto file = it->second + '/' + name;
   std::FILE* started = std::fopen(file.c_str(), "a+");
   if (!started) std::abort();
   ::flock(fileno(started), LOCK_EX);
-  std::fprintf(started, "%s\n", name.c_str());
+  if (!line.empty()) std::fprintf(started, "%s\n", line.c_str());
   std::fflush(started);
   std::rewind(started);
   int lines = 0;
@@ -133,7 +144,10 @@ std::optional<OrchestratorMessage> hear() {
 /// A message within this time?
 bool is_spoken_to(int milliseconds) {
   pollfd channel{kChannelDescriptor, POLLIN, 0};
-  return ::poll(&channel, 1, milliseconds) > 0;
+  int ready = 0;
+  while ((ready = ::poll(&channel, 1, milliseconds)) < 0 && errno == EINTR) {
+  }
+  return ready > 0;
 }
 
 /// Held-out loss: a skewed bowl in log2 LR and log2 WD, a valley in init std, a little noise that only the
@@ -210,11 +224,11 @@ void lie(const Assignment& a, double loss, std::int64_t steps) {
 }
 
 /// Bytes that are no message, of a kind that `nth` decides: noise, half a frame and then nothing, a length
-/// beyond every limit, deep nesting.
+/// beyond every limit, deep nesting, the longest frame allowed of which only a byte comes.
 void send_junk(int nth) {
   std::mt19937_64 random(static_cast<std::uint64_t>(number("seed")) + static_cast<std::uint64_t>(nth));
   std::vector<std::uint8_t> bytes;
-  switch (nth % 4) {
+  switch (nth % 5) {
     case 0:
       bytes.resize(4 + random() % 4096);
       for (auto& byte : bytes) byte = static_cast<std::uint8_t>(random());
@@ -224,6 +238,10 @@ void send_junk(int nth) {
       bytes.resize(5 + random() % (bytes.size() - 5));
       break;
     case 2: bytes = {255, 255, 255, 255, 0}; break;
+    case 3:
+      write_all({0, 0, 0, kMaxFrameBytes >> 24, 1});
+      ::usleep(100'000);
+      break;
     default:
       bytes.assign(4 + (1 << 20), 0x81);
       for (int i = 0; i < 4; ++i)
@@ -231,6 +249,10 @@ void send_junk(int nth) {
   }
   write_all(bytes);
   std::exit(0);
+}
+
+void pause_for_ever() {
+  while (true) ::pause();  // a signal that is handled ends one
 }
 
 void drip() {
@@ -270,6 +292,11 @@ void start_strays() {
   }
 }
 
+std::string visible_gpu() {
+  const char* uuid = std::getenv("CUDA_VISIBLE_DEVICES");
+  return uuid ? uuid : "";
+}
+
 /// Kept until the process ends.
 void eat(double mebibytes) {
   static std::vector<std::vector<char>> eaten;
@@ -290,6 +317,13 @@ std::int64_t resumed_step(const Assignment& a) {
   return step;
 }
 
+/// True: it was not told to drain.
+bool run_out_of_gpu_memory(const Assignment& a) {
+  say(Ended{a.trial, a.attempt,
+            sweeps::Failed{sweeps::FailureClass::oom_gpu, "CUDA out of memory: tried to allocate 2 GiB"}});
+  return true;
+}
+
 /// False when told to drain.
 bool train(const Assignment& a) {
   const auto& name = a.spec.name;
@@ -299,7 +333,7 @@ bool train(const Assignment& a) {
     say(Ended{a.trial, a.attempt, sweeps::Finished{3, std::nullopt, steps, 0}});
     return true;
   }
-  const int nth = count_trial(name);
+  const int nth = leave_line("started", name);
   std::int64_t step = resumed_step(a);
   say(Started{a.trial, a.attempt, step});
   std::printf("training %s from step %ld\n", name.c_str(), static_cast<long>(step));
@@ -310,12 +344,18 @@ bool train(const Assignment& a) {
       behaviour.contains("crash_name") ? names("crash_name", name) : behaviour.contains("crash_first");
   if ((nth > 0 && nth == static_cast<int>(number("crash"))) || (crash_is_meant && crash_is_due))
     std::raise(SIGSEGV);
-  if (nth > 0 && nth <= static_cast<int>(number("junk"))) send_junk(nth);
+  if (nth % 2 == 1 && nth <= 2 * static_cast<int>(number("junk"))) send_junk(nth / 2);
   if (nth > 0 && nth <= static_cast<int>(number("drip"))) drip();
+  if (behaviour.contains("devices")) leave_line("devices", std::to_string(::getpid()) + ' ' + visible_gpu());
+  if (behaviour.contains("fault_gpu") && behaviour.at("fault_gpu") == visible_gpu() &&
+      leave_line("faults", name) <= static_cast<int>(number("fault_times")))
+    std::exit(kDeviceFaultExit);
+  for (int i = 0; i < 2000 && leave_line("started", "") < static_cast<int>(number("crowd")); ++i)
+    ::usleep(10'000);
   if (behaviour.contains("print_mib")) print(number("print_mib"));
   if (behaviour.contains("eat_mib") && (!behaviour.contains("eat_name") || names("eat_name", name)))
     eat(number("eat_mib"));
-  if (nth > 0 && nth == static_cast<int>(number("hang"))) ::pause();
+  if (nth > 0 && nth == static_cast<int>(number("hang"))) pause_for_ever();
   if (nth > 0 && nth == static_cast<int>(number("garbage"))) write_all({7, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7});
   if (behaviour.contains("stranger")) say(Ended{a.trial, a.attempt + 7, sweeps::Finished{}});
   if (names("fail_name", name)) {
@@ -329,11 +369,10 @@ bool train(const Assignment& a) {
   const bool is_slow = nth > 0 && nth == static_cast<int>(number("slow"));
   const bool needs_too_much = names("oom_name", name) && a.attempt <= static_cast<int>(number("oom_times", 1));
   while (step < steps) {
-    if (needs_too_much && step >= static_cast<std::int64_t>(number("oom_step"))) {
-      say(Ended{a.trial, a.attempt,
-                sweeps::Failed{sweeps::FailureClass::oom_gpu, "CUDA out of memory: tried to allocate 2 GiB"}});
-      return true;
-    }
+    const auto is_due = [&] {
+      return needs_too_much && step >= static_cast<std::int64_t>(number("oom_step"));
+    };
+    if (is_due() && !behaviour.contains("oom_saving")) return run_out_of_gpu_memory(a);
     const auto next = std::min(steps, step + std::max<std::int64_t>(1, steps / 10));
     Curve curve{a.trial, a.attempt, "train_loss", {}, {}};
     for (auto i = step; i < next; ++i) {
@@ -356,6 +395,7 @@ bool train(const Assignment& a) {
     const bool told = is_spoken_to(static_cast<int>(pause_ms));
     if ((a.checkpoint_seconds > 0 && step < steps) || told) {
       std::ofstream(a.checkpoint + ".new") << step;
+      if (is_due() && behaviour.contains("oom_saving")) return run_out_of_gpu_memory(a);
       std::rename((a.checkpoint + ".new").c_str(), a.checkpoint.c_str());
       say(Checkpointed{a.trial, a.attempt, step, a.checkpoint, "none"});
     }
@@ -383,18 +423,25 @@ bool train(const Assignment& a) {
   else
     say(Ended{a.trial, a.attempt, sweeps::Finished{is_odd ? odd : loss, 2.5, steps, 0.001}});
   if (has_flag("lie", "twice")) say(Ended{a.trial, a.attempt, sweeps::Finished{loss - 1, 2.5, steps, 0.001}});
-  if (nth > 0 && nth == static_cast<int>(number("deaf"))) ::pause();
+  if (nth > 0 && nth == static_cast<int>(number("deaf"))) pause_for_ever();
   return true;
 }
 
 }  // namespace
 
 int main() {
-  if (behaviour.contains("deaf_to_term")) std::signal(SIGTERM, SIG_IGN);
-  if (behaviour.contains("stays"))
-    std::atexit([] {
-      while (true) ::pause();
-    });
+  if (behaviour.contains("deaf_to_term")) {
+    static const std::string file = behaviour.contains("dir") ? behaviour.at("dir") + "/terms" : "/dev/null";
+    struct sigaction note {};
+    note.sa_handler = [](int) {
+      const int terms = ::open(file.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0644);
+      (void)!::write(terms, "term\n", 5);
+      ::close(terms);
+    };
+    note.sa_flags = SA_RESTART;
+    ::sigaction(SIGTERM, &note, nullptr);
+  }
+  if (behaviour.contains("stays")) std::atexit(pause_for_ever);
   if (behaviour.contains("children")) start_children();
   if (behaviour.contains("strays")) start_strays();
   say(Hello{.protocol = static_cast<int>(number("version", kProtocolVersion)),
