@@ -65,6 +65,7 @@ constexpr auto kPollEvery = std::chrono::milliseconds(2);
 // What a worker printed last may still lie in the pipe when its end is known.
 constexpr auto kUnkillable = std::chrono::seconds(10);
 constexpr auto kOutputGrace = std::chrono::milliseconds(200);
+constexpr std::size_t kFirstPart = 64 << 10;  // bytes of a message; the next part is as large as those before
 
 /// A descriptor that is closed with its owner.
 struct Descriptor {
@@ -253,9 +254,12 @@ class WorkerProcess : public Worker {
     boost::system::error_code error;
     co_await asio::async_read(channel_->socket, asio::buffer(length),
                               asio::redirect_error(use_awaitable, error));
-    if (!error) {
-      payload.resize(worker::payload_length(length));
-      co_await asio::async_read(channel_->socket, asio::buffer(payload),
+    // A length is believed as far as there are bytes: whoever sends none takes no memory.
+    const std::size_t size = error ? 0 : worker::payload_length(length);
+    while (!error && payload.size() < size) {
+      const std::size_t had = payload.size();
+      payload.resize(std::min(size, std::max(2 * had, kFirstPart)));
+      co_await asio::async_read(channel_->socket, asio::buffer(payload) + had,
                                 asio::redirect_error(use_awaitable, error));
     }
     if (deadline.passed()) throw Stalled(fmt::format("no sign of life for {:.0f} s", patience.count()));
