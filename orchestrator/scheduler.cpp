@@ -483,8 +483,10 @@ void Scheduler::handle(Slot& slot, const worker::WorkerMessage& message) {
                    events_.stepped(running->trial, m.step);
                  },
                  [&](const worker::Curve& m) {
-                   if (!find(slot, m)) return;
+                   auto* running = find(slot, m);
+                   if (!running) return;
                    store_->append_curve(m.trial, m.attempt, m.metric, m.steps, m.values);
+                   if (m.metric == "eval_loss" || m.metric == "train_loss") note_odd_loss(*running, m);
                    if (m.metric == "eval_loss") stop_censored(m);
                  },
                  [&](const worker::Branch& m) {
@@ -519,6 +521,12 @@ void Scheduler::refuse(const std::string& what) {
   if (++num_refused_ <= kRecordedRefusals) store_->record("refused", what);
 }
 
+void Scheduler::note_odd_loss(Running& running, const worker::Curve& curve) {
+  for (std::size_t i = 0; i < curve.values.size(); ++i)
+    if (!is_loss(curve.values[i]))
+      running.odd_step = std::min(running.odd_step.value_or(curve.steps[i]), curve.steps[i]);
+}
+
 /// A held-out loss may censor its own trial or others of its sweep; those that run are told to stop.
 void Scheduler::stop_censored(const worker::Curve& curve) {
   for (auto& censoring : watch_.add(curve.trial, curve.steps, curve.values))
@@ -539,6 +547,8 @@ void Scheduler::settle(Slot& slot, const sweeps::TrialKey& key, sweeps::Outcome 
   if (const auto* finished = std::get_if<sweeps::Finished>(&outcome);
       finished && !is_loss(finished->loss))
     outcome = sweeps::Diverged{finished->steps, finished->seconds};
+  if (auto* diverged = std::get_if<sweeps::Diverged>(&outcome); diverged && running.odd_step)
+    diverged->step = std::min(diverged->step, *running.odd_step);
   bool again = false;
   auto* failed = std::get_if<sweeps::Failed>(&outcome);
   const bool cancelled = failed && running.cancelled;

@@ -87,6 +87,7 @@ class Scheduler {
     bool has_log = false;                        // there was something to say
     std::int64_t step = 0;                       // last one heard of
     bool cancelled = false;                      // by a person
+    std::optional<std::int64_t> odd_step = {};   // first one whose loss is none
   };
   struct Slot {
     DeviceSlot device;
@@ -148,6 +149,7 @@ class Scheduler {
   template <class Message>
   Running* find(Slot& slot, const Message& message);
   void refuse(const std::string& what);
+  static void note_odd_loss(Running& running, const worker::Curve& curve);
   void stop_censored(const worker::Curve& curve);
   void commit();
   void commit_soon();

@@ -256,7 +256,8 @@ TEST_CASE("requirement 15: a loss that is no number, or beyond all bounds, is a 
   const auto ended = sweep.run({.behaviour = "odd_name=lr=0.0032 odd=" + odd});
   INFO(ended.err);
   check_invariants(sweep);
-  CHECK(sweep.count("trial WHERE state = 3 AND diverged_step BETWEEN 1 AND 20 AND loss IS NULL") == 5);
+  CHECK(ended.code == 0);
+  CHECK(sweep.count("trial WHERE state = 3 AND diverged_step = 10 AND loss IS NULL") == 5);
   CHECK(sweep.count("trial WHERE state = 2") == 20);
   CHECK(sweep.count("attempt") == 25);
   const auto rows = nlohmann::json::parse(sweep.command({"results", "five.db", "--json"}).out);
@@ -265,11 +266,27 @@ TEST_CASE("requirement 15: a loss that is no number, or beyond all bounds, is a 
     if (row.at("lr").get<double>() != 3.2e-3) continue;
     CHECK(row.at("state") == "diverged");
     CHECK(row.at("loss").is_null());
+    CHECK(row.at("steps") == 10);
     ++num_diverged;
   }
   CHECK(num_diverged == 5);
   const auto best = nlohmann::json::parse(sweep.command({"best", "five.db", "--json"}).out);
   REQUIRE(best.size() == 1);
   CHECK(best.at(0).at("lr").get<double>() != 3.2e-3);
-  CHECK(sweep.command({"results", "five.db", "--format", "csv"}).out.find("nan") == std::string::npos);
+  const auto optimum = nlohmann::json::parse(sweep.command({"fit", "five.db", "--json"}).out);
+  REQUIRE(optimum.size() == 1);
+  CHECK(optimum.at(0).at("num_points") == 20);
+  CHECK(optimum.at(0).at("num_diverged") == 5);
+  CHECK_THAT(optimum.at(0).at("loss").get<double>(), WithinAbs(3.08, 0.02));
+  // The cell of the loss is empty.
+  const auto csv =
+      sweep.command({"query", "SELECT state, loss, lr FROM results", "five.db", "--format", "csv"}).out;
+  int num_empty = 0;
+  for (auto at = csv.find("\ndiverged,,0.0032\n"); at != csv.npos;
+       at = csv.find("\ndiverged,,0.0032\n", at + 1))
+    ++num_empty;
+  CHECK(num_empty == 5);
+  const auto whole = sweep.command({"results", "five.db", "--format", "csv"}).out;
+  for (const char* text : {"nan", "NaN", "inf", "Inf", "e+308", "e-324"})
+    CHECK_THAT(whole, !ContainsSubstring(text));
 }
