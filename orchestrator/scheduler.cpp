@@ -247,6 +247,8 @@ awaitable<Scheduler::End> Scheduler::run(db::Store& store, sweeps::SweepWatch wa
   commit_is_due_ = false;
   try {
     store.set_group_commit({});
+    if (const auto refused = std::exchange(num_refused_, 0); refused > 0)
+      store.record("refusals", fmt::format("{} messages of workers were refused", refused));
     commit();
   } catch (...) {
     if (!error_) error_ = std::current_exception();

@@ -179,7 +179,7 @@ class Scheduler {
   std::string disk_trouble_;
   std::set<std::int64_t> failing_;  // trials that failed since the last one that ended well
   int num_failed_ = 0, num_ended_ = 0;
-  std::int64_t num_refused_ = 0;    // messages that matched nothing
+  std::int64_t num_refused_ = 0;  // messages that matched nothing, of this run()
   asio::steady_timer housekeeping_, all_served_, commit_timer_;
   bool commit_is_due_ = false;
   int num_serving_ = 0;
