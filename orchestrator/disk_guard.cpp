@@ -1,5 +1,6 @@
 #include "orchestrator/disk_guard.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -38,7 +39,7 @@ std::uintmax_t folder_bytes(const fs::path& folder) {
 DiskGuard::DiskGuard(const sweeps::DiskSpec& limits, fs::path database, fs::path folder)
     : limits_(limits), database_(std::move(database)), folder_(std::move(folder)) {}
 
-std::optional<std::string> DiskGuard::count() const {
+std::optional<std::string> DiskGuard::count() {
   const auto checkpoints = folder_bytes(folder_ / "checkpoints");
   if (checkpoints > static_cast<std::uintmax_t>(limits_.checkpoints))
     return fmt::format("{}: holds {}, more than [disk] checkpoints = \"{}\"", (folder_ / "checkpoints").string(),
@@ -47,6 +48,8 @@ std::optional<std::string> DiskGuard::count() const {
   if (study > static_cast<std::uintmax_t>(limits_.study))
     return fmt::format("{}: takes {} with its logs and checkpoints, more than [disk] study = \"{}\"",
                        database_.string(), short_size(study), sweeps::bytes_text(limits_.study));
+  room_ = static_cast<std::uintmax_t>(limits_.study) - study;
+  grown_ = 0;
   return std::nullopt;
 }
 
@@ -59,11 +62,21 @@ std::optional<std::string> DiskGuard::trouble() {
                        short_size(space.available),
                        sweeps::bytes_text(limits_.keep_free));
   const auto now = std::chrono::steady_clock::now();
-  if (!counted_ || now - *counted_ > std::chrono::seconds(10)) {
+  if (!count_at_ || now >= *count_at_) {
     found_ = count();
-    counted_ = now;
+    const auto end = std::chrono::steady_clock::now();
+    count_at_ = end + std::clamp<std::chrono::steady_clock::duration>(
+                          100 * (end - now), std::chrono::seconds(1), std::chrono::seconds(10));
   }
   return found_;
+}
+
+bool DiskGuard::has_grown(std::uintmax_t bytes) {
+  constexpr std::uintmax_t kStep = 64 << 10;  // a count for less would cost more than it tells
+  grown_ += bytes;
+  if (grown_ < std::max(room_, kStep)) return false;
+  count_at_.reset();
+  return true;
 }
 
 bool says_disk_full(const std::string& message) {

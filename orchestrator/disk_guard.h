@@ -16,16 +16,20 @@ class DiskGuard {
   /// `folder`: of the study's logs/ and checkpoints/; need not be there yet.
   DiskGuard(const sweeps::DiskSpec& limits, std::filesystem::path database, std::filesystem::path folder);
 
-  /// What is full, for people; nothing while there is room. Files are counted at most every ten seconds, free space
-  /// each time.
+  /// What is full, for people; nothing while there is room. Free space is asked for each time; files are
+  /// counted as often as a hundredth of the time allows, every one to ten seconds.
   std::optional<std::string> trouble();
+  /// So many bytes more were written. True when they may have taken the last room: trouble() counts then at
+  /// once.
+  bool has_grown(std::uintmax_t bytes);
 
  private:
-  std::optional<std::string> count() const;
+  std::optional<std::string> count();
 
   sweeps::DiskSpec limits_;
   std::filesystem::path database_, folder_;
-  std::optional<std::chrono::steady_clock::time_point> counted_;
+  std::optional<std::chrono::steady_clock::time_point> count_at_;  // the next time; absent: at once
+  std::uintmax_t room_ = 0, grown_ = 0;  // bytes: left when counted, written since then
   std::optional<std::string> found_;
 };
 

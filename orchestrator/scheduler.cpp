@@ -120,7 +120,10 @@ std::string Scheduler::tail_of_output(const Slot& slot) const {
 void Scheduler::write_output(Slot& slot, std::string_view text) {
   slot.output.append(text);
   if (slot.output.size() > kKeepOutput) slot.output.erase(0, slot.output.size() - kKeepOutput);
+  if (!disk_trouble_.empty()) return;  // nothing more goes where nothing fits
   for (auto& [key, running] : slot.running) write_log(slot, running, text);
+  if (!disk_ || stopping_ || !disk_->has_grown(text.size() * slot.running.size())) return;
+  if (const auto trouble = disk_->trouble()) stop_for_disk(*trouble);
 }
 
 /// An attempt's part of the log begins when there is something to say.
@@ -375,6 +378,11 @@ void Scheduler::stop_for_disk(const std::string& trouble) {
   if (!disk_trouble_.empty()) return;
   disk_trouble_ = trouble;
   drain();
+  try {
+    store_->record("stopped", trouble);
+  } catch (...) {
+    fail(std::current_exception());  // there is no room for that either
+  }
 }
 
 awaitable<void> Scheduler::let_go(Slot& slot) {

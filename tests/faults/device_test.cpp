@@ -226,6 +226,26 @@ TEST_CASE("requirement 12: logs stay under their bound while workers print witho
   }
 }
 
+TEST_CASE("requirement 12: what workers print stops at the bound of the whole study",
+          "[faults][requirement]") {
+  const DisturbedSweep sweep(Changes{{"[disk]", "[disk]\nstudy = \"2MiB\""}});
+  const auto ended = sweep.run({.behaviour = "print_mib=100"});
+  INFO(ended.err);
+  CHECK(ended.code == 6);
+  CHECK_THAT(ended.err, ContainsSubstring("more than [disk] study = \"2MiB\""));
+  check_invariants(sweep);
+  std::uintmax_t total = 0;
+  for (const auto& entry : fs::recursive_directory_iterator(sweep.folder()))
+    if (entry.is_regular_file() && entry.path().string().find("five.db") != std::string::npos)
+      total += entry.file_size();
+  CHECK(total > 2'000'000);
+  CHECK(total < (2 << 20) + (256 << 10));
+  // Full is full: nothing is started any more.
+  CHECK(sweep.count("event WHERE kind = 'stopped'") == 1);
+  CHECK(sweep.count("attempt WHERE started > (SELECT time FROM event WHERE kind = 'stopped')") == 0);
+  CHECK(sweep.count("trial WHERE state = 0") >= 23);
+}
+
 TEST_CASE("requirement 12: a sweep of a thousand trials prints fifty lines at most",
           "[faults][requirement][slow]") {
   const DisturbedSweep sweep(Changes{

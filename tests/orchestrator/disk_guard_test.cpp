@@ -52,6 +52,18 @@ TEST_CASE("checkpoints, and all files of a study together, have their bounds", "
   CHECK_THAT(study.trouble(), ContainsSubstring("[disk] checkpoints"));
 }
 
+TEST_CASE("what is written is counted at once when it may have taken the last room", "[orchestrator][disk]") {
+  Study study;
+  study.limits.study = 1 << 20;
+  DiskGuard guard(study.limits, study.folder / "a.db", study.folder / "a.db.d");
+  CHECK(!guard.trouble());
+  write_bytes(study.folder / "a.db.d/logs/trial-0001.log", 2 << 20);
+  CHECK(!guard.trouble());  // counted a moment ago
+  CHECK(!guard.has_grown((1 << 20) - 1));
+  CHECK(guard.has_grown(1));
+  CHECK(guard.trouble().has_value());
+}
+
 TEST_CASE("what a failure says tells a full disk from other troubles", "[orchestrator][disk]") {
   CHECK(says_disk_full("cannot write a.safetensors: No space left on device"));
   CHECK(says_disk_full("Disk quota exceeded [a]"));
