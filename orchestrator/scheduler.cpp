@@ -83,6 +83,8 @@ fs::path Scheduler::log_file(std::int64_t trial_id) const {
 
 awaitable<void> Scheduler::start_worker(Slot& slot) {
   slot.output.clear();
+  if (auto& free = devices_[slot.device.device].free_at_first; !free && !slot.device.uuid.empty())
+    if (const auto memory = gpu_memory(slot.device.uuid)) free = memory->free;
   slot.worker = launcher_.start(slot.device);
   slot.worker->on_output = [this, &slot](std::string_view text) { write_output(slot, text); };
   slot.num_trained = 0;

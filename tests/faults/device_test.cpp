@@ -111,6 +111,22 @@ TEST_CASE("requirement 9: several trials share a GPU by share or by memory, GPU 
   CHECK(most_at_once(sweep) == most);
 }
 
+TEST_CASE("requirement 9: without a known need a GPU takes as many as the first one's memory shows",
+          "[faults][requirement]") {
+  const DisturbedSweep sweep(Changes{{"[retry]", "[resources]\nworkers_per_device = \"auto\"\n[retry]"}});
+  set_gpus(sweep, gpu_line("GPU-a", 1024));
+  const auto run =
+      sweep.start({.behaviour = "crowd=3", .workers = 0, .environment = gpus(sweep.file("gpus"))});
+  REQUIRE(eventually([&] { return sweep.count("attempt WHERE state = 1") == 1; }));
+  set_gpus(sweep, gpu_line("GPU-a", 1024 + 6 * 1024));  // 3 x 1.1 x 6 GiB fit into 23
+  const auto ended = run->wait();
+  INFO(ended.err);
+  CHECK(ended.code == 0);
+  check_invariants(sweep);
+  CHECK(sweep.table() == test::undisturbed_table());
+  CHECK(most_at_once(sweep) == 3);
+}
+
 TEST_CASE(
     "requirement 10: three cells that run out of GPU memory are tried once more, alone, the others finish",
     "[faults][F12][requirement]") {
