@@ -20,6 +20,10 @@ void add_run(CLI::App& app, Arguments& arguments, Action& action, const std::str
                    "seconds of silence after which a worker is killed")
       ->check(above_zero());
   command
+      ->add_option("--memory-timeout", arguments.run.memory_seconds,
+                   "seconds after which a GPU whose memory others hold gets no more work; default: 60")
+      ->check(above_zero());
+  command
       ->add_option("--checkpoint-every", arguments.run.checkpoint_seconds,
                    "seconds between checkpoints of a trial")
       ->check(above_zero());

@@ -152,6 +152,7 @@ Run::Run(const RunOptions& options, Console& console)
   if (const auto trouble = DiskGuard(study_.disk, database_, scheduling.folder).trouble())
     throw ExitError(kEnvironment, *trouble);
   if (options.stall_seconds) scheduling.stall_seconds = *options.stall_seconds;
+  if (options.memory_seconds) scheduling.memory_wait_seconds = *options.memory_seconds;
   const auto [failures, share] = parse_max_failures(options.max_failures);
   scheduling.max_failures = failures;
   scheduling.max_failed_share = share;

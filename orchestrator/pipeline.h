@@ -16,6 +16,7 @@ struct RunOptions {
   std::string gpus;  // "0,2", in place of the study's devices; empty: these
   std::optional<int> num_workers;
   std::optional<double> stall_seconds;
+  std::optional<double> memory_seconds;  // to wait for a GPU's memory
   std::optional<double> checkpoint_seconds;
   bool accept_change = false;  // of the study, although finished trials no longer belong to it then
   std::string max_failures;  // "3", "10%"; empty: the study's own breaker alone

@@ -331,9 +331,14 @@ awaitable<void> Scheduler::serve(Slot& slot) {
       continue;
     }
     if (!slot.worker) {
-      co_await wait_for_device_memory(slot);
+      if (!co_await wait_for_device_memory(slot)) continue;
+      slot.has_waited = true;
       co_await start_worker(slot);
       continue;  // the world may have changed meanwhile
+    }
+    if (!std::exchange(slot.has_waited, true) && lacks_memory(slot)) {
+      co_await let_go(slot);
+      continue;
     }
     auto batch = take_batch(slot.hello.slots);
     slot.alone = batch.front().lost_to(FailureClass::oom_gpu) > 0;

@@ -98,6 +98,7 @@ class Scheduler {
     int num_trained = 0;
     std::optional<asio::steady_timer> nap;
     bool serving = false;  // its coroutine is at work
+    bool has_waited = false;  // for its device's memory; not yet where its worker was started for a question
     bool alone = false;    // its trial wants the device for itself
     bool gpu_lost = false;
     bool retired = false;                       // its device is lost or its worker stuck
@@ -107,6 +108,7 @@ class Scheduler {
   };
   struct DeviceState {
     int num_losses = 0;
+    bool waits_for_memory = false;              // and that was told
     std::optional<std::int64_t> free_at_first;  // bytes, before the first worker
     std::int64_t peak = 0;                      // bytes that one worker was seen to take
   };
@@ -132,7 +134,8 @@ class Scheduler {
   bool may_work(const Slot& slot) const;
   bool others_have_workers(const Slot& slot) const;
   awaitable<bool> have_device_alone(Slot& slot);
-  awaitable<void> wait_for_device_memory(Slot& slot);
+  bool lacks_memory(const Slot& slot) const;
+  awaitable<bool> wait_for_device_memory(Slot& slot);
   void measure(Slot& slot);
   void note_gpu_loss(Slot& slot);
   void watch_host_memory();

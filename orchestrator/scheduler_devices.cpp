@@ -47,32 +47,44 @@ awaitable<bool> Scheduler::have_device_alone(Slot& slot) {
   co_return !stopping_;
 }
 
-/// After a worker its GPU's memory is free again before the next one starts.
-awaitable<void> Scheduler::wait_for_device_memory(Slot& slot) {
-  if (slot.device.uuid.empty()) co_return;
+/// Others hold what [resources] memory asks for.
+bool Scheduler::lacks_memory(const Slot& slot) const {
+  if (slot.device.uuid.empty()) return false;
+  const auto memory = gpu_memory(slot.device.uuid);
+  return memory && memory->free < options_.memory;
+}
+
+/// After a worker its GPU's memory is free again before the next one starts. False when there is no work for
+/// it any more.
+awaitable<bool> Scheduler::wait_for_device_memory(Slot& slot) {
+  if (slot.device.uuid.empty()) co_return true;
   auto& device = devices_[slot.device.device];
   const auto deadline =
       Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(options_.memory_wait_seconds));
-  bool told = false;
-  while (!stopping_) {
+  while (!stopping_ && !slot.retired && !(queue_.empty() && delayed_.empty())) {
     const auto memory = gpu_memory(slot.device.uuid);
     if (!memory) {
       note_gpu_loss(slot);
       throw ExitError(kEnvironment, fmt::format("{} ({}) does not answer", slot.device.device, slot.device.uuid));
     }
-    if (!device.free_at_first) device.free_at_first = memory->free;
     const auto slack = memory->total / 20;
-    const auto needed = options_.memory > 0 ? options_.memory : others_have_workers(slot) ? 0 : *device.free_at_first - slack;
-    if (memory->free >= needed) co_return;
+    const auto needed = options_.memory > 0         ? options_.memory
+                        : others_have_workers(slot) ? 0
+                                                    : device.free_at_first.value_or(memory->free) - slack;
+    if (memory->free >= needed) {
+      device.waits_for_memory = false;
+      co_return true;
+    }
     const auto text = fmt::format("{} has {} free, {} are needed", slot.device.device,
                                   short_size(static_cast<std::uintmax_t>(memory->free)),
                                   short_size(static_cast<std::uintmax_t>(needed)));
     if (Clock::now() >= deadline)
       throw ExitError(kEnvironment, fmt::format("{}; waited {:.0f} s in vain, the device gets no more work", text,
                                                 options_.memory_wait_seconds));
-    if (!std::exchange(told, true)) events_.message(text + "; waiting for it");
+    if (!std::exchange(device.waits_for_memory, true)) events_.message(text + "; waiting for it");
     co_await sleep(slot, kLook);
   }
+  co_return false;
 }
 
 /// What the only worker of a device takes of its memory.

@@ -246,6 +246,54 @@ TEST_CASE("requirement 11: after a worker the next one waits until its GPU's mem
   CHECK(sweep.count("attempt") == 26);
 }
 
+TEST_CASE("requirement 11: a GPU whose memory does not come back gets no more work",
+          "[faults][requirement]") {
+  const bool another = GENERATE(false, true);
+  CAPTURE(another);
+  const DisturbedSweep sweep;
+  const std::string other = another ? gpu_line("GPU-b", 1024) : "";
+  set_gpus(sweep, gpu_line("GPU-a", 1024) + other);
+  const auto run = sweep.start({.behaviour = "sleep_ms=100",
+                                .workers = 0,
+                                .more = {"--memory-timeout", "1"},
+                                .environment = gpus(sweep.file("gpus"))});
+  REQUIRE(eventually([&] { return sweep.num_ended() >= 2; }));
+  set_gpus(sweep, gpu_line("GPU-a", 20 * 1024) + other);
+  kill_worker_on(sweep, "GPU-a");
+  const auto ended = run->wait();
+  INFO(ended.err);
+  CHECK(ended.code == (another ? 0 : 6));
+  CHECK_THAT(ended.err, ContainsSubstring("waited 1 s in vain, the device gets no more work"));
+  check_invariants(sweep);
+  CHECK(sweep.count("attempt WHERE failure IS NOT NULL") == 1);
+  CHECK(sweep.count("attempt WHERE device_uuid = 'GPU-a' AND started > "
+                    "(SELECT ended FROM attempt WHERE failure IS NOT NULL)") == 0);
+  check_finishes(sweep);
+}
+
+TEST_CASE("a GPU whose memory others hold from the start gets no trial, and the other all of them",
+          "[faults][F12]") {
+  // The time is up while there is work, and when all is done by the other.
+  const auto [pace, timeout, in_vain] = GENERATE(
+      table<const char*, const char*, bool>({{"sleep_ms=400", "0.5", true}, {"sleep_ms=20", "60", false}}));
+  CAPTURE(timeout);
+  const DisturbedSweep sweep(Changes{{"[retry]", "[resources]\nmemory = \"6GiB\"\n[retry]"}});
+  set_gpus(sweep, gpu_line("GPU-a", 20 * 1024) + gpu_line("GPU-b", 1024));
+  const auto ended = sweep.run({.behaviour = pace,
+                                .workers = 0,
+                                .more = {"--memory-timeout", timeout},
+                                .environment = gpus(sweep.file("gpus"))});
+  INFO(ended.err);
+  CHECK(ended.code == 0);
+  check_invariants(sweep);
+  CHECK(sweep.table() == test::undisturbed_table());
+  const auto told = ended.err.find("cuda:0 has 4 GiB free, 6 GiB are needed; waiting for it");
+  CHECK(told != ended.err.npos);
+  CHECK(ended.err.find("waiting for it", told + 60) == ended.err.npos);  // once, though four wait there
+  CHECK((ended.err.find("in vain") != ended.err.npos) == in_vain);
+  CHECK(texts(sweep, "SELECT device_uuid FROM attempt") == std::set<std::string>{"GPU-b"});
+}
+
 TEST_CASE(
     "requirement 11: no descendant of a worker outlives the end, Ctrl-C, a cancel or kill -9 of the "
     "orchestrator",
