@@ -101,6 +101,7 @@ TEST_CASE("a worker that hangs is stopped after the stall timeout and its trial 
     check_unharmed(sweep, sweep.run({.behaviour = behaviour, .more = {"--stall-timeout", "0.5"}}));
     CHECK(sweep.count("attempt WHERE failure = 3") == 1);
     CHECK(sweep.count("attempt") == 26);
+    CHECK(test::read_text(sweep.file("terms")) == "term\n");  // it was asked first
   }
 }
 

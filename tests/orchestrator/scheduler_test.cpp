@@ -368,6 +368,26 @@ TEST_CASE("a program that is no worker is named with what it printed", "[orchest
                           ContainsSubstring("I am a shell script"));
 }
 
+TEST_CASE("whoever writes to a worker that reads nothing does not wait", "[orchestrator][worker_process]") {
+  const TemporaryFolder folder;
+  std::ofstream(folder / "deaf") << "#!/bin/sh\nexec sleep 600\n";
+  std::filesystem::permissions(folder / "deaf", std::filesystem::perms::all);
+  asio::io_context context{1};
+  ProcessLauncher launcher(context, folder / "deaf");
+  auto worker = launcher.start({"cpu"});
+  worker::Assign assign{
+      {{.trial = std::string(4 << 20, 'k'), .spec = {}, .checkpoint = ""}}};  // beyond any buffer
+  bool is_sent = false;
+  asio::co_spawn(context, worker->send(assign), [&](std::exception_ptr) { is_sent = true; });
+  for (int i = 0; i < 100; ++i) asio::co_spawn(context, worker->send(worker::Cancel{"k"}), asio::detached);
+  context.poll();  // comes back
+  CHECK(!is_sent);
+  CHECK(worker->alive());
+  worker.reset();
+  context.poll();
+  CHECK(is_sent);  // it has failed
+}
+
 TEST_CASE("a program that cannot be run is named with the reason", "[orchestrator][worker_process]") {
   asio::io_context context{1};
   ProcessLauncher launcher(context, "/nowhere/worker");

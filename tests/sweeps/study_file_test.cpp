@@ -762,6 +762,8 @@ TEST_CASE("a device that cannot be one is refused", "[sweeps][study_file]") {
   REFUSED_AT(with("\n[resources]\ndevices = [\"gpu\"]\n"), "43:12", "\"cuda:0\"");
   REFUSED_AT(with("\n[resources]\ndevices = \"cpu\"\n"), "43:11", "no list of devices");
   REFUSED_AT(with("\n[resources]\ndevices = [\"cpu\", \"cpu\"]\n"), "43:19", "workers_per_device");
+  REFUSED_AT(with("\n[resources]\ndevices = [\"cpu\"]\nworkers_per_device = \"auto\"\n"), "44:22",
+             "for GPUs");
 }
 
 TEST_CASE("a breaker that is not understood is refused", "[sweeps][study_file]") {
