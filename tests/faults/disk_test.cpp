@@ -111,18 +111,24 @@ TEST_CASE("the disk is full while a database is migrated: it stays as it was, wi
   for (int i = 0, n = test::times(3, 50); i < n; ++i) {
     const auto old = fs::path(TUNEONCE_SOURCE_DIR) / "tests/db/fixtures/version1.sqlite";
     const auto before = test::read_text(old);
-    SmallDisk disk(static_cast<int>(before.size() / 1024) + 40 + 12 * i);
+    SmallDisk disk(static_cast<int>(before.size() / 1024) + 40 + 12 * (i % 3));
     SKIP_UNLESS_MOUNTED(disk);
     fs::copy_file(old, disk / "old.db");
-    const auto codec = test::codec();
-    CHECK_THROWS_WITH(db::Store::open(disk / "old.db", codec), ContainsSubstring("full"));
-    CHECK(db::Reader(disk / "old.db", codec).study().has_value());
+    const TemporaryFolder elsewhere;
+    const auto migrate = [&] {
+      return test::tuneonce(elsewhere.path(), {"retry", "--failed", "--db", (disk / "old.db").string()});
+    };
+    const auto full = migrate();
+    INFO(full.err);
+    CHECK(full.code == 6);
+    CHECK_THAT(full.err, ContainsSubstring("old.db") && ContainsSubstring("full"));
+    CHECK(db::Reader(disk / "old.db", test::codec()).study().has_value());
     const auto version = [&] {
       return db::run_query(disk / "old.db", "PRAGMA user_version").rows.at(0).at(0);
     };
     CHECK(std::get<std::int64_t>(version()) == 1);
     disk.grow(kRoomy);
-    db::Store::open(disk / "old.db", codec);
+    CHECK(migrate().code == 0);
     CHECK(std::get<std::int64_t>(version()) == db::kSchemaVersion);
     CHECK(fs::exists(disk / "old.db.v1.bak"));
   }
@@ -146,22 +152,46 @@ TEST_CASE("no room from the n-th write on: exit code 6 and what is full, with ro
   }
 }
 
+TEST_CASE("a write or a sync that fails once ends the run with code 6, and the same command goes on",
+          "[faults][F7]") {
+  Random random("F7");
+  for (int i = 0, n = test::times(12, 300); i < n; ++i) {
+    const bool sync = i % 2 == 1;
+    const auto fault = fmt::format("who=tuneonce call={} path=five.db nth={} do=EIO", sync ? "sync" : "write",
+                                   sync ? random.between(1, 100) : random.between(1, 500));
+    INFO(fault);
+    DisturbedSweep sweep;
+    const auto failed = sweep.run({.fault = fault});
+    INFO(failed.err);
+    CHECK(failed.code == 6);
+    CHECK_THAT(failed.err, ContainsSubstring("five.db") && ContainsSubstring("failed"));
+    sweep.acknowledge();
+    check_invariants(sweep, true);
+    check_finishes(sweep);
+  }
+}
+
+TEST_CASE("a write that stops half-way is gone on with", "[faults][F7]") {
+  Random random("F7 short");
+  for (int i = 0, n = test::times(4, 100); i < n; ++i) {
+    const auto fault =
+        fmt::format("who=tuneonce call=write path=five.db nth={} do=short lasting=1", random.between(1, 500));
+    INFO(fault);
+    const DisturbedSweep sweep;
+    const auto ended = sweep.run({.fault = fault});
+    INFO(ended.err);
+    CHECK(ended.code == 0);
+    check_invariants(sweep);
+    CHECK(sweep.table() == test::undisturbed_table());
+  }
+}
+
 TEST_CASE("doctor says that a disk has no room for a run, and ends with code 6", "[faults][F6]") {
   SmallDisk disk(500);
   SKIP_UNLESS_MOUNTED(disk);
   const auto ended = test::tuneonce(disk / "", {"doctor"}, {{"TUNEONCE_WORKER", TUNEONCE_FAKE_WORKER}});
   CHECK(ended.code == 6);
   CHECK_THAT(ended.out, ContainsSubstring("disk      problem") && ContainsSubstring("locks     ok"));
-}
-
-TEST_CASE("a checkpoint that has no room costs the checkpoint, not the trial", "[faults][F6]") {
-  const DisturbedSweep sweep;
-  const auto ended =
-      sweep.run({.fault = "who=fake_worker call=write path=checkpoints nth=1 do=ENOSPC lasting=1"});
-  INFO(ended.err);
-  CHECK(ended.code == 0);
-  check_invariants(sweep);
-  CHECK(sweep.table() == test::undisturbed_table());
 }
 
 TEST_CASE("requirement 14: results read the same while a run is on, after it died and from a read-only disk",
