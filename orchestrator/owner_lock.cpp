@@ -1,6 +1,7 @@
 #include "orchestrator/owner_lock.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -8,6 +9,7 @@
 #include <array>
 #include <cerrno>
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
 
 #include <fmt/format.h>
@@ -30,10 +32,26 @@ struct flock whole_file() {
   return lock;
 }
 
+bool is_of_the_dead(const std::string& owner) {
+  int pid = 0;
+  std::array<char, 256> host{};
+  return std::sscanf(owner.c_str(), "pid %d on %255s", &pid, host.data()) == 2 &&
+         host_name() == host.data() && ::kill(pid, 0) != 0 && errno == ESRCH;
+}
+
+/// REQUIRES: somebody holds the lock. He writes his name just after he has taken it: what an earlier owner
+/// left, or nothing, is read again for a second.
 std::string read_owner(int descriptor) {
-  std::array<char, 512> text{};
-  const auto size = ::pread(descriptor, text.data(), text.size(), 0);
-  return size > 0 ? std::string(text.data(), static_cast<std::size_t>(size)) : "another process";
+  constexpr int kTries = 100;
+  std::string owner;
+  for (int i = 0; i < kTries; ++i) {
+    if (i > 0) ::usleep(10'000);
+    std::array<char, 512> text{};
+    const auto size = ::pread(descriptor, text.data(), text.size(), 0);
+    owner.assign(text.data(), size > 0 ? static_cast<std::size_t>(size) : 0);
+    if (!owner.empty() && !is_of_the_dead(owner)) return owner;
+  }
+  return owner.empty() ? "another process" : owner;
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <fstream>
+#include <thread>
 
 #include "orchestrator/exit_code.h"
 #include "tests/support/catch.h"
@@ -51,6 +52,24 @@ TEST_CASE("the lock of a killed owner is free", "[orchestrator][owner_lock]") {
   ::kill(child, SIGKILL);
   ::waitpid(child, nullptr, 0);
   CHECK_NOTHROW(OwnerLock(folder / "a.db"));
+}
+
+TEST_CASE("who has just taken a lock and not yet written his name is waited for",
+          "[orchestrator][owner_lock]") {
+  const std::string left = GENERATE("", "the dead");
+  const TemporaryFolder folder;
+  const pid_t dead = ::fork();
+  if (dead == 0) ::_exit(0);
+  ::waitpid(dead, nullptr, 0);
+  const OwnerLock first(folder / "a.db");
+  const auto name = *OwnerLock::owner(folder / "a.db");
+  folder.write("a.db.lock", left.empty() ? "" : "pid " + std::to_string(dead) + " on " + host_name());
+  std::thread late([&] {
+    ::usleep(100'000);
+    folder.write("a.db.lock", name);
+  });
+  CHECK(OwnerLock::owner(folder / "a.db") == name);
+  late.join();
 }
 
 TEST_CASE("a link to a database leads to the same lock", "[orchestrator][owner_lock]") {
