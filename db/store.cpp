@@ -7,6 +7,7 @@
 #include <charconv>
 #include <cmath>
 #include <sstream>
+#include <thread>
 
 #include <fmt/format.h>
 
@@ -117,7 +118,19 @@ void Store::take_over() {
 void Store::checkpoint() {
   try {
     database_->exec("UPDATE owner SET log = 0");
-    SQLite::Statement(*database_, "PRAGMA wal_checkpoint(PASSIVE)").executeStep();  // readers hold nobody up
+    // Readers of older rows keep this from the file, which would then say 1. They are soon gone, and hold
+    // nobody up if they are not.
+    const auto patience = run_id_ ? std::chrono::milliseconds(5) : std::chrono::seconds(1);
+    const auto deadline = std::chrono::steady_clock::now() + patience;
+    const int last_page = *log_pages_;
+    while (true) {
+      SQLite::Statement copy(*database_, "PRAGMA wal_checkpoint(PASSIVE)");
+      copy.executeStep();
+      constexpr int kNumCopied = 2;
+      if (copy.getColumn(kNumCopied).getInt() >= last_page || std::chrono::steady_clock::now() > deadline)
+        break;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
     database_->exec("UPDATE owner SET log = 1");
   } catch (...) {
     suspect_ = true;

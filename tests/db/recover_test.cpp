@@ -1,13 +1,17 @@
 // Damaged files: what is wrong is said, nothing is written to them, and what can be read is saved.
 #include <algorithm>
 #include <fstream>
+#include <optional>
 #include <random>
+#include <set>
+#include <thread>
 
 #include "db/health.h"
 #include "db/query.h"
 #include "db/sqlite.h"
 #include "tests/db/database.h"
 #include "tests/support/catch.h"
+#include "tests/support/invariants.h"
 #include "tests/support/temporary_folder.h"
 
 namespace fs = std::filesystem;
@@ -15,6 +19,8 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr int kTrials = 120;
+/// Of each kind of damage.
+const int kRounds = test::times(5, 500);
 
 const db::AttemptInfo kCpu{
     .device = "cpu", .device_name = "", .host = "here", .worker_pid = 7, .worker_build = "b", .log = "l"};
@@ -25,20 +31,24 @@ std::vector<sweeps::TrialSpec> trials() {
   return specs;
 }
 
-/// Complete trials with curves, the last of them only in the log. Killed: the log stays.
-void make_killed_database(const fs::path& file, const std::string& fingerprint = "f") {
+/// Complete trials with curves, all but the first `in_file` of them only in the log. Killed: the log stays.
+void make_killed_database(const fs::path& file, const std::string& fingerprint = "f", int in_file = 0) {
   const fs::path live = file.string() + ".live";
   {
     auto specs = trials();
     for (auto& spec : specs) spec.data.fingerprint = fingerprint;
-    auto store = test::store_with(live, specs);
-    store.begin_run(1, {.git_commit = "abc", .program_hash = "1", .worker_hash = "2"});
+    std::optional<db::Store> store = test::store_with(live, specs);
+    store->begin_run(1, {.git_commit = "abc", .program_hash = "1", .worker_hash = "2"});
     int i = 0;
     for (const auto& spec : specs) {
+      if (i == in_file && i > 0) {  // closing copies the log into the file
+        store.reset();
+        store.emplace(db::Store::open(live, test::codec()));
+      }
       const auto key = sweeps::trial_key(spec);
-      const auto attempt = store.start(key, kCpu);
-      store.append_curve(key, attempt, "eval_loss", {4, 8}, {3.0 + i, 2.5 + i});
-      store.finish(key, attempt, sweeps::Finished{.loss = 2.5 + i, .floor = {}, .steps = 8, .seconds = 1});
+      const auto attempt = store->start(key, kCpu);
+      store->append_curve(key, attempt, "eval_loss", {4, 8}, {3.0 + i, 2.5 + i});
+      store->finish(key, attempt, sweeps::Finished{.loss = 2.5 + i, .floor = {}, .steps = 8, .seconds = 1});
       ++i;
     }
     for (const char* suffix : {"", "-wal"}) fs::copy_file(live.string() + suffix, file.string() + suffix);
@@ -53,13 +63,16 @@ std::int64_t count(const fs::path& file, const std::string& what) {
 /// Opening for writing is refused as corrupt, with the command that helps, and no byte changes.
 void check_refused(const fs::path& file) {
   const auto before = test::bytes(file), log = test::bytes(file.string() + "-wal");
-  try {
-    db::Store::open(file, test::codec());
-    FAIL("opened");
-  } catch (const db::StoreError& error) {
-    INFO(error.what());
-    CHECK(error.trouble == db::Trouble::corrupt);
-    CHECK_THAT(error.what(), ContainsSubstring("tuneonce recover " + file.string()));
+  for (const bool again : {false, true}) {  // a refusal mends nothing
+    CAPTURE(again);
+    try {
+      db::Store::open(file, test::codec());
+      FAIL("opened");
+    } catch (const db::StoreError& error) {
+      INFO(error.what());
+      CHECK(error.trouble == db::Trouble::corrupt);
+      CHECK_THAT(error.what(), ContainsSubstring("tuneonce recover " + file.string()));
+    }
   }
   CHECK(test::bytes(file) == before);
   CHECK(test::bytes(file.string() + "-wal") == log);
@@ -81,6 +94,28 @@ void check_recovered(const fs::path& copy, std::int64_t least) {
 void write(const fs::path& file, const std::string& bytes) { std::ofstream(file, std::ios::binary) << bytes; }
 
 constexpr std::size_t kPage = 4096;
+
+/// Keys of the rows of `table` that SQLite itself still reads, one by one; all of 1 to kTrials where it is
+/// the schema that cannot be read.
+std::set<std::int64_t> readable(const fs::path& file, const std::string& table, const std::string& key) {
+  std::set<std::int64_t> keys, all;
+  for (std::int64_t i = 1; i <= kTrials; ++i) all.insert(i);
+  try {
+    SQLite::Database database(file.string(), SQLite::OPEN_READONLY);
+    SQLite::Statement row(database, "SELECT * FROM " + table + " NOT INDEXED WHERE " + key + " = ?");
+    for (const auto i : all) {
+      row.tryReset();
+      row.bind(1, i);
+      try {
+        if (row.executeStep()) keys.insert(i);
+      } catch (const SQLite::Exception&) {  // its page is lost
+      }
+    }
+  } catch (const SQLite::Exception&) {
+    return all;
+  }
+  return keys;
+}
 
 }  // namespace
 
@@ -112,16 +147,17 @@ TEST_CASE("a file that exists is never overwritten", "[db][recover]") {
   CHECK(test::bytes(folder / "new.db") == "mine");
 }
 
-TEST_CASE("a damaged header is refused as damage, and every row comes back", "[db][recover][F9][slow]") {
-  for (unsigned seed = 1; seed <= 5; ++seed) {
+TEST_CASE("a damaged header is refused as damage, and every row comes back",
+          "[db][recover][faults][F9][slow]") {
+  for (int seed = 1; seed <= kRounds; ++seed) {
     CAPTURE(seed);
     const TemporaryFolder folder;
     const auto file = folder / "a.db";
     make_killed_database(file);
-    std::mt19937 generator(seed);
+    std::mt19937 generator(static_cast<unsigned>(seed));
     auto bytes = test::bytes(file);
     for (std::size_t i = 0; i < 100; ++i)
-      if (seed < 5 || i < 16) bytes[i] = static_cast<char>(generator());
+      if (seed % 5 != 0 || i < 16) bytes[i] = static_cast<char>(generator());
     write(file, bytes);
     check_refused(file);
     db::recover_database(file, folder / "new.db", test::codec());
@@ -129,23 +165,32 @@ TEST_CASE("a damaged header is refused as damage, and every row comes back", "[d
   }
 }
 
-TEST_CASE("a page that is lost takes its own rows and no others", "[db][recover][F9][slow]") {
-  for (unsigned seed = 1; seed <= 5; ++seed) {
+TEST_CASE("a page that is lost takes its own rows and no others", "[db][recover][faults][F9][slow]") {
+  for (int seed = 1; seed <= kRounds; ++seed) {
     CAPTURE(seed);
     const TemporaryFolder folder;
     const auto file = folder / "a.db";
     make_killed_database(file);
     { auto store = db::Store::open(file, test::codec()); }  // the log goes into the file, so that no page is in it
-    std::mt19937 generator(seed);
-    const auto whole = test::bytes(file);
-    auto bytes = whole;
+    std::mt19937 generator(static_cast<unsigned>(seed));
+    auto bytes = test::bytes(file);
     const std::size_t page = 1 + generator() % (bytes.size() / kPage - 1);
     CAPTURE(page);
     for (std::size_t i = 0; i < kPage; ++i) bytes[page * kPage + i] = static_cast<char>(generator());
     write(file, bytes);
     check_refused(file);
     db::recover_database(file, folder / "new.db", test::codec());
-    check_recovered(folder / "new.db", kTrials - 10);
+    const auto trials_left = readable(file, "trial", "id");
+    check_recovered(folder / "new.db", static_cast<std::int64_t>(trials_left.size()));
+    // A trial's curve is one row, the only attempt another: all three have the trial's number.
+    for (const auto& [table, key] :
+         {std::pair{"trial", "id"}, {"attempt", "trial_id"}, {"curve_chunk", "id"}}) {
+      const auto left = readable(file, table, key), saved = readable(folder / "new.db", table, key);
+      for (const auto row : left) {
+        CAPTURE(table, row);
+        CHECK(saved.contains(row) == trials_left.contains(row));
+      }
+    }
   }
 }
 
@@ -169,18 +214,21 @@ TEST_CASE("a damaged index costs nothing", "[db][recover]") {
   }
 }
 
-TEST_CASE("a log that is missing after a crash is missed, and the file's rows come back", "[db][recover][F9][slow]") {
-  for (unsigned seed = 1; seed <= 5; ++seed) {
-    CAPTURE(seed);
+TEST_CASE("a log that is missing after a crash is missed, and the file's rows come back",
+          "[db][recover][faults][F9][slow]") {
+  for (int seed = 1; seed <= kRounds; ++seed) {
+    std::mt19937 generator(static_cast<unsigned>(seed));
+    const int in_file = static_cast<int>(generator() % kTrials);
+    CAPTURE(seed, in_file);
     const TemporaryFolder folder;
     const auto file = folder / "a.db";
-    make_killed_database(file);
+    make_killed_database(file, "f", in_file);
     fs::remove(file.string() + "-wal");
     check_refused(file);
     db::recover_database(file, folder / "new.db", test::codec());
-    const auto complete = count(folder / "new.db", "trial WHERE state = 2");
-    CHECK(complete < kTrials);
-    check_recovered(folder / "new.db", complete);
+    check_recovered(folder / "new.db", in_file);
+    CHECK(count(folder / "new.db", "trial WHERE state = 2") == in_file);
+    CHECK(count(folder / "new.db", "curves") == 2 * in_file);
   }
 }
 
@@ -195,6 +243,24 @@ TEST_CASE("a reader misses a log that is missing, and does not hide it from who 
   check_refused(file);
 }
 
+TEST_CASE("a log that is missing is missed although somebody read while the run began",
+          "[db][recover][faults][F9]") {
+  const TemporaryFolder folder;
+  const auto file = folder / "a.db";
+  { auto store = test::store_with(file, trials()); }
+  SQLite::Database reader(file.string(), SQLite::OPEN_READONLY);
+  reader.exec("BEGIN");
+  reader.execAndGet("SELECT count(*) FROM trial");
+  std::thread reading([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    reader.exec("COMMIT");
+  });
+  auto store = db::Store::open(file, test::codec());
+  reading.join();
+  fs::copy_file(file, folder / "copy.db");
+  check_refused(folder / "copy.db");
+}
+
 TEST_CASE("a log that SQLite has copied itself is not missed", "[db][recover]") {
   const TemporaryFolder folder;
   const auto file = folder / "a.db";
@@ -205,8 +271,9 @@ TEST_CASE("a log that SQLite has copied itself is not missed", "[db][recover]") 
   CHECK(store.results().size() == kTrials);
 }
 
-TEST_CASE("the log of another database is refused, and its rows do not mix with ours", "[db][recover][F9][slow]") {
-  for (unsigned seed = 1; seed <= 5; ++seed) {
+TEST_CASE("the log of another database is refused, and its rows do not mix with ours",
+          "[db][recover][faults][F9][slow]") {
+  for (int seed = 1; seed <= kRounds; ++seed) {
     CAPTURE(seed);
     const TemporaryFolder folder;
     const auto file = folder / "a.db", other = folder / "b.db";
