@@ -67,6 +67,12 @@ void keep_log(SQLite::Database& database) {
   sqlite3_db_config(database.getHandle(), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
 }
 
+bool has_lost_its_name(SQLite::Database& database) {
+  int moved = 0;
+  sqlite3_file_control(database.getHandle(), nullptr, SQLITE_FCNTL_HAS_MOVED, &moved);
+  return moved != 0;
+}
+
 int note_log_pages(void* pages, sqlite3*, const char*, int count) {
   *static_cast<int*>(pages) = count;
   return SQLITE_OK;
@@ -142,6 +148,11 @@ void Store::checkpoint() {
 
 /// REQUIRES: a write transaction. The lock that the caller holds tells this only while nobody removes its file.
 void Store::check_owner() const {
+  if (has_lost_its_name(*database_))  // SQLite would write on
+    throw StoreError(
+        Trouble::environment,
+        fmt::format("{}: was removed, or replaced by another file, while a run was on; the run has stopped",
+                    file_.string()));
   auto select = statements_->use("SELECT epoch, pid, host, started FROM owner");
   select->executeStep();
   if (select->getColumn(0).getInt64() == owner_.epoch && select->getColumn(3).getString() == owner_.started) return;

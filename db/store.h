@@ -54,9 +54,10 @@ enum class Synchronous { full, normal };
 
 /// The one writer of a results database. Every state that a method returns from is on the disk, unless group
 /// commit is asked for; curve points and steps are gathered and written with the next state or flush().
-/// REQUIRES: the caller holds the database's owner lock. Every method throws StoreError; Trouble::owned, with
-/// nothing written, when somebody opened the database for writing after us all the same. A sync or a write
-/// that failed is not tried again: every later call throws, and whoever opens the file anew has it checked.
+/// REQUIRES: the caller holds the owner lock. Every method throws StoreError; with nothing written, if
+/// another opened the database for writing after us (Trouble::owned) or the file lost its name. A sync or
+/// write that failed is not tried again: every later call throws, and whoever opens the file anew has it
+/// checked.
 class Store : public Reader {
  public:
   /// Opens `file`, creates it, or migrates it from an older schema after a copy. Rows still `running` have no living owner and go back to waiting.

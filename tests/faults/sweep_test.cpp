@@ -70,6 +70,25 @@ TEST_CASE("requirement 2: of 32 runs started at once on a path that does not exi
   CHECK(sweep.table() == test::undisturbed_table());
 }
 
+TEST_CASE("a database that is removed or replaced under a run is noticed", "[faults][F10]") {
+  const bool replaced = GENERATE(false, true);
+  CAPTURE(replaced);
+  const DisturbedSweep sweep;
+  const auto run = sweep.start({.behaviour = "sleep_ms=100"});
+  REQUIRE(eventually([&] { return sweep.num_ended() >= 2; }));
+  if (replaced) {
+    std::filesystem::copy_file(sweep.database(), sweep.file("copy"));
+    std::filesystem::rename(sweep.file("copy"), sweep.database());
+  } else {
+    std::filesystem::remove(sweep.database());
+  }
+  const auto ended = run->wait();
+  INFO(ended.err);
+  CHECK(ended.code == 6);
+  CHECK_THAT(ended.err, ContainsSubstring("was removed, or replaced by another file"));
+  CHECK(eventually([&] { return sweep.processes().empty(); }, 5));
+}
+
 TEST_CASE("requirement 7: every cell exactly once at 1, 2, 8 and 32 workers", "[faults][requirement]") {
   for (const int workers : {1, 2, 8, 32}) {
     const int repeats = workers == 8 ? 100 : 1;
