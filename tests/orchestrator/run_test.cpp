@@ -337,34 +337,6 @@ TEST_CASE("a worker killed from outside costs an attempt, not a result", "[orche
   CHECK(test::results(folder.path()) == unbroken_results());
 }
 
-TEST_CASE("two runs of one database at once: the second is told who owns it", "[orchestrator][run]") {
-  const TemporaryFolder folder;
-  test::write_study(folder.path());
-  Command first(folder.path(), {"run", "small.toml"}, {{"TUNEONCE_FAKE", "sleep_ms=500"}});
-  REQUIRE(test::eventually([&] { return fs::exists(folder / "small.db"); }));
-  const auto second = tuneonce(folder.path(), {"run", "small.toml"});
-  CHECK(second.code == 5);
-  CHECK_THAT(second.err, ContainsSubstring("pid " + std::to_string(first.pid()) + " on "));
-}
-
-TEST_CASE("many runs started at once on a path that does not exist: one owner", "[orchestrator][run]") {
-  const TemporaryFolder folder;
-  test::write_study(folder.path());
-  std::vector<std::unique_ptr<Command>> runs;
-  for (int i = 0; i < 8; ++i)
-    runs.push_back(std::make_unique<Command>(folder.path(),
-                                             std::vector<std::string>{"run", "small.toml", "-j", "1"},
-                                             Command::Environment{{"TUNEONCE_FAKE", "sleep_ms=150"}}));
-  int owners = 0, refused = 0;
-  for (auto& run : runs) {
-    const auto code = run->wait().code;
-    owners += code == 0;
-    refused += code == 5;
-  }
-  CHECK(owners == 1);
-  CHECK(refused == 7);
-}
-
 TEST_CASE("a study that changed between two runs: the change is shown, what is done stays done",
           "[orchestrator][run]") {
   const TemporaryFolder folder;
