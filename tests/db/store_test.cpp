@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <random>
 #include <set>
 
@@ -15,6 +14,7 @@
 #include "db/sqlite.h"
 #include "tests/db/database.h"
 #include "tests/support/catch.h"
+#include "tests/support/invariants.h"
 #include "tests/support/temporary_folder.h"
 
 using sweeps::TrialState;
@@ -564,10 +564,10 @@ TEST_CASE("killing the writer at any moment loses no acknowledged row", "[db][st
 }
 
 TEST_CASE("killing a writer whose states share commits loses none that it told after a flush",
-          "[db][store]") {
+          "[db][store][faults]") {
   const TemporaryFolder folder;
   const auto file = folder / "a.db";
-  const int num_kills = std::getenv("TUNEONCE_SOAK") ? 200 : 20;
+  const int num_kills = test::times(20, 200);
   std::vector<sweeps::TrialSpec> trials;
   constexpr std::size_t kPerWriter = 100;
   for (std::size_t i = 0; i < kPerWriter * static_cast<std::size_t>(num_kills); ++i) trials.push_back(test::trial(-8 + 1e-6 * static_cast<double>(i)));
