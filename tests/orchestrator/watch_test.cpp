@@ -7,6 +7,7 @@
 #include "db/query.h"
 #include "tests/support/catch.h"
 #include "tests/support/program.h"
+#include "tests/support/small_disk.h"
 #include "tests/support/temporary_folder.h"
 
 using namespace orchestrator;
@@ -163,12 +164,13 @@ TEST_CASE("watch in a pipe prints plain lines until the run ends, a dead run and
   const auto frame = tuneonce(folder.path(), {"watch", "--once"}, {{"COLUMNS", "100"}});
   CHECK_THAT(frame.out, ContainsSubstring("no run is on") && ContainsSubstring("LR x WD of the proxy") &&
                             ContainsSubstring("best so far"));
-  std::filesystem::create_directory(folder / "copy");
-  std::filesystem::copy_file(folder / "small.db", folder / "copy/small.db");
-  std::filesystem::permissions(folder / "copy/small.db", std::filesystem::perms::owner_read);
-  std::filesystem::permissions(folder / "copy", std::filesystem::perms::owner_read | std::filesystem::perms::owner_exec);
-  CHECK_THAT(tuneonce(folder.path(), {"watch", "--once", "copy/small.db"}).out, ContainsSubstring("best so far"));
-  std::filesystem::permissions(folder / "copy", std::filesystem::perms::owner_all);
+  constexpr int kRoomy = 65536;  // KiB
+  test::SmallDisk disk(kRoomy);
+  SKIP_UNLESS_MOUNTED(disk);
+  std::filesystem::copy_file(folder / "small.db", disk / "small.db");
+  disk.make_read_only(kRoomy);
+  CHECK_THAT(tuneonce(folder.path(), {"watch", "--once", (disk / "small.db").string()}).out,
+             ContainsSubstring("best so far"));
 }
 
 TEST_CASE("a watch that is interrupted ends with the signal's code", "[orchestrator][watch]") {
