@@ -766,7 +766,7 @@ TEST_CASE("a device that cannot be one is refused", "[sweeps][study_file]") {
              "for GPUs");
 }
 
-TEST_CASE("a breaker that is not understood is refused", "[sweeps][study_file]") {
+TEST_CASE("resources, retries and disk bounds that are not understood are refused", "[sweeps][study_file]") {
   REFUSED_AT(with("\n[resources]\nmemory = \"6 gigs\"\n"), "43:10", "6GiB");
   REFUSED_AT(with("\n[resources]\nmemory = 6\n"), "43:10", "a size in quotes");
   REFUSED_AT(with("\n[resources]\nworkers_per_device = 2\ndevice_share = 0.5\n"), "44:16", "says it already");
