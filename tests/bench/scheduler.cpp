@@ -1,5 +1,5 @@
-// What the orchestrator costs per trial: trials that train nothing, through the real scheduler, store and worker
-// processes. scheduler.sh runs it beside Optuna and Ray Tune.
+// What the orchestrator costs per trial: trials that train nothing, through the real scheduler, store and
+// worker processes. scheduler.sh runs it beside Optuna and Ray Tune.
 //
 //   bench_scheduler FAKE_WORKER MODE [NUMBER]
 //
@@ -8,23 +8,31 @@
 //   process the same, a new worker process for each trial
 //   sleep   NUMBER trials of 1 s, two wide
 //   points  NUMBER million points through Store::append_curve, in chunks of 100
+//   commits NUMBER commits, one every 10 ms with 80 rows, as of eight workers that send 1,000 a second each,
+//   while
+//           32 processes read without a pause
 //
 // The database lies in the folder it is run in. One line of key=value on stdout.
 
+#include <signal.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <fmt/format.h>
 
+#include "db/query.h"
 #include "orchestrator/scheduler.h"
 #include "orchestrator/spec_codec.h"
 #include "orchestrator/worker_process.h"
@@ -159,11 +167,49 @@ void append_points(const fs::path& file, int millions) {
              static_cast<double>(fs::file_size(file)) / (millions * 1e6));
 }
 
+pid_t read_without_pause(const fs::path& file) {
+  const pid_t child = ::fork();
+  if (child != 0) return child;
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  (void)!::nice(10);
+  while (true) db::run_query(file, "SELECT count(*) FROM results");
+}
+
+void commit_among_readers(const fs::path& file, int num_commits) {
+  make_database(file, 2);
+  auto store = db::Store::open(file, spec_codec());
+  store.set_group_commit(std::chrono::milliseconds(10));  // as in a run
+  const auto trial = store.waiting().front();
+  const auto attempt = store.start(trial.key, {});
+  std::vector<pid_t> readers;
+  for (int i = 0; i < 32; ++i) readers.push_back(read_without_pause(file));
+  std::vector<double> milliseconds;
+  for (int i = 0; i < num_commits; ++i) {
+    for (std::int64_t row = 0; row < 80; ++row)
+      store.append_curve(trial.key, attempt, "train_loss", {80 * i + row}, {2.5});
+    const auto begin = Clock::now();
+    store.flush();
+    milliseconds.push_back(1e3 * seconds_between(begin, Clock::now()));
+    std::this_thread::sleep_until(begin + std::chrono::milliseconds(10));
+  }
+  for (const pid_t reader : readers) {
+    ::kill(reader, SIGKILL);
+    ::waitpid(reader, nullptr, 0);
+  }
+  std::sort(milliseconds.begin(), milliseconds.end());
+  const auto share = [&](double part) {
+    return milliseconds[static_cast<std::size_t>(part * static_cast<double>(milliseconds.size() - 1))];
+  };
+  fmt::print("commits={} median_ms={:.2f} p99_ms={:.2f} longest_ms={:.2f}\n", num_commits, share(0.5),
+             share(0.99), share(1));
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   if (argc < 3) {
-    fmt::print(stderr, "usage: bench_scheduler FAKE_WORKER warm|normal|process|sleep|points [NUMBER]\n");
+    fmt::print(stderr,
+               "usage: bench_scheduler FAKE_WORKER warm|normal|process|sleep|points|commits [NUMBER]\n");
     return 2;
   }
   const std::string mode = argv[2];
@@ -172,6 +218,10 @@ int main(int argc, char** argv) {
   const int given = argc > 3 ? std::atoi(argv[3]) : 0;
   if (mode == "points") {
     append_points(file, given > 0 ? given : 5);
+    return 0;
+  }
+  if (mode == "commits") {
+    commit_among_readers(file, given > 0 ? given : 1'000);
     return 0;
   }
   SchedulerOptions options;
