@@ -165,7 +165,7 @@ TEST_CASE(
     REQUIRE(line != results.npos);
     CHECK_THAT(results.substr(line, results.find('\n', line) - line), ContainsSubstring(",failed,"));
   }
-  check_finishes(sweep);
+  check_finishes(sweep, 3);
 }
 
 TEST_CASE("requirement 10: a worker that takes more of the host's memory than it may is told from a crash",

@@ -225,7 +225,7 @@ TEST_CASE("when every trial fails at once the run stops after five of them, with
   CHECK_THAT(ended.err, ContainsSubstring("5 trials failed in a row"));
   CHECK(sweep.count("attempt") == 5);
   check_invariants(sweep);
-  check_finishes(sweep);
+  check_finishes(sweep, 5);
 }
 
 // --- requirements ---
@@ -255,7 +255,7 @@ TEST_CASE("requirement 4: retry of what failed trains exactly these cells", "[fa
   CHECK(ended.code == 1);
   const auto failed = sweep.numbers("SELECT id FROM trial WHERE state = 4 ORDER BY id");
   CHECK(failed.size() == 6);
-  check_finishes(sweep);
+  check_finishes(sweep, 6);
   CHECK(sweep.numbers("SELECT trial_id FROM attempt WHERE number > 1 ORDER BY trial_id") == failed);
 }
 

@@ -367,6 +367,19 @@ bool train(const Assignment& a) {
   const double odd = is_odd ? number("odd") : 0;
   const double loss = loss_of(a.spec);
   const bool is_slow = nth > 0 && nth == static_cast<int>(number("slow"));
+  const auto say_points = [&](std::int64_t first, std::int64_t last) {
+    Curve curve{a.trial, a.attempt, "train_loss", {}, {}};
+    for (auto i = first; i < last; ++i) {
+      curve.steps.push_back(i);
+      curve.values.push_back(is_odd && 2 * i >= steps ? odd : loss + 2.0 / static_cast<double>(1 + i));
+    }
+    if (!curve.steps.empty()) say(curve);
+    Curve evaluations = held_out(a, loss, first, last);
+    for (std::size_t i = 0; i < evaluations.steps.size(); ++i)
+      if (is_odd && 2 * evaluations.steps[i] >= steps) evaluations.values[i] = odd;
+    if (!evaluations.steps.empty()) say(evaluations);
+  };
+  say_points(0, step);  // a resumed trial says its whole curve again
   const bool needs_too_much = names("oom_name", name) && a.attempt <= static_cast<int>(number("oom_times", 1));
   while (step < steps) {
     const auto is_due = [&] {
@@ -374,16 +387,7 @@ bool train(const Assignment& a) {
     };
     if (is_due() && !behaviour.contains("oom_saving")) return run_out_of_gpu_memory(a);
     const auto next = std::min(steps, step + std::max<std::int64_t>(1, steps / 10));
-    Curve curve{a.trial, a.attempt, "train_loss", {}, {}};
-    for (auto i = step; i < next; ++i) {
-      curve.steps.push_back(i);
-      curve.values.push_back(is_odd && 2 * i >= steps ? odd : loss + 2.0 / static_cast<double>(1 + i));
-    }
-    say(curve);
-    Curve evaluations = held_out(a, loss, step, next);
-    for (std::size_t i = 0; i < evaluations.steps.size(); ++i)
-      if (is_odd && 2 * evaluations.steps[i] >= steps) evaluations.values[i] = odd;
-    if (!evaluations.steps.empty()) say(evaluations);
+    say_points(step, next);
     step = next;
     say(Progress{a.trial, a.attempt, step, 0.001});
     const bool waits = learns_late(a) && 2 * step == steps && behaviour.contains("wait_ms");

@@ -7,6 +7,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
+#include <regex>
+#include <sstream>
 #include <thread>
 
 #include <SQLiteCpp/SQLiteCpp.h>
@@ -22,6 +24,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kMark = "TUNEONCE_TEST_ID";
+constexpr const char* kToldLog = "told.log";
 
 double soak() {
   const char* text = std::getenv("TUNEONCE_SOAK");
@@ -56,15 +59,47 @@ backoff = "10ms"
 keep_free = "1B"
 )";
 
-/// How every trial that has ended ended, and by which attempt.
+/// What the curves of each trial add up to; not those of other metrics, which only some behaviours of the
+/// worker have.
+constexpr const char* kCurves =
+    "(SELECT trial, count(*) AS points, printf('%.9g', total(value * (1 + step))) AS area FROM curves "
+    "WHERE metric IN ('train_loss', 'eval_loss') GROUP BY trial)";
+
+/// How every trial that has ended ended, by which attempt, and with which curves.
 std::map<std::int64_t, std::string> endings(const fs::path& database) {
   std::map<std::int64_t, std::string> rows;
-  const auto table = db::run_query(database, R"(
-    SELECT trial.id, printf('%d %.17g %d %d', trial.state, trial.loss, trial.steps, attempt.number)
+  const auto table = db::run_query(database, fmt::format(R"(
+    SELECT trial.id, printf('%d %.5f %.17g %d %d %d %s', trial.state, trial.loss, trial.loss, trial.steps,
+                            attempt.number, curve.points, curve.area)
     FROM trial JOIN attempt ON attempt.trial_id = trial.id AND attempt.state = trial.state
-    WHERE trial.state IN (2, 3))");
+    LEFT JOIN {} AS curve ON curve.trial = trial.id
+    WHERE trial.state IN (2, 3))",
+                                                         kCurves));
   for (const auto& row : table.rows) rows[std::get<std::int64_t>(row[0])] = std::get<std::string>(row[1]);
   return rows;
+}
+
+/// What the runs said of their trials: how they ended, as endings() begins, and how often they were lost or
+/// failed.
+struct Told {
+  std::map<std::int64_t, std::string> endings;
+  std::map<std::int64_t, std::int64_t> losses;
+};
+Told read_told(const fs::path& log) {
+  static const std::regex ending(
+      " trial ([0-9]+) \".*\"(?:: loss ([^ ]+) in|: (diverged) at| (was lost|failed:))");
+  Told told;
+  std::istringstream lines(read_text(log));
+  std::smatch match;
+  for (std::string line; std::getline(lines, line);) {
+    if (!std::regex_search(line, match, ending)) continue;
+    const auto trial = std::stoll(match[1]);
+    if (match[4].matched)
+      ++told.losses[trial];
+    else
+      told.endings[trial] = match[3].matched ? "3 " : "2 " + match[2].str() + ' ';
+  }
+  return told;
 }
 
 }  // namespace
@@ -99,8 +134,8 @@ fs::path DisturbedSweep::database() const {
 }
 
 std::unique_ptr<Command> DisturbedSweep::start(const RunSetup& setup) const {
-  std::vector<std::string> arguments = {"run",  "five.toml", "--db", database_.string(), "--checkpoint-every",
-                                        "0.001"};
+  std::vector<std::string> arguments = {
+      "run", "five.toml", "--db", database_.string(), "--checkpoint-every", "0.001", "--log-file", kToldLog};
   if (setup.workers > 0) arguments.insert(arguments.end(), {"-j", std::to_string(setup.workers)});
   arguments.insert(arguments.end(), setup.more.begin(), setup.more.end());
   auto environment = setup.environment;
@@ -117,12 +152,12 @@ Ended DisturbedSweep::command(const std::vector<std::string>& arguments) const {
   return tuneonce(folder_.path(), arguments, {{kMark, mark_}});
 }
 
-bool DisturbedSweep::said(const std::string& text) const {
+int DisturbedSweep::said(const std::string& text) const {
+  int count = 0;
   for (const auto& entry : fs::directory_iterator(folder_.path()))
-    if (entry.path().filename().string().starts_with("err-") &&
-        read_text(entry.path()).find(text) != std::string::npos)
-      return true;
-  return false;
+    count += entry.path().filename().string().starts_with("err-") &&
+             read_text(entry.path()).find(text) != std::string::npos;
+  return count;
 }
 
 std::vector<std::int64_t> DisturbedSweep::numbers(const std::string& sql) const {
@@ -142,7 +177,17 @@ std::int64_t DisturbedSweep::count(const std::string& what) const {
   return values.empty() ? 0 : values.front();
 }
 
-std::string DisturbedSweep::table() const { return results(folder_.path(), database().string()); }
+std::string DisturbedSweep::table() const {
+  const auto sql = fmt::format(
+      "SELECT results.trial, name, role, target, lr, wd, init_std, seed, state, loss, excess, steps, points, "
+      "area "
+      "FROM results LEFT JOIN {} AS curve ON curve.trial = results.trial ORDER BY results.trial",
+      kCurves);
+  const auto ended = command({"query", sql, database().string(), "--format", "csv"});
+  INFO(ended.err);
+  REQUIRE(ended.code == 0);
+  return ended.out;
+}
 
 void DisturbedSweep::acknowledge() {
   try {
@@ -176,6 +221,7 @@ const std::string& undisturbed_table() {
     INFO(ended.err);
     REQUIRE(ended.code == 0);
     REQUIRE(sweep.count("trial WHERE state = 2") == 25);
+    REQUIRE(sweep.count(fmt::format("{} WHERE points = 20 + 10", kCurves)) == 25);  // of training, held out
     return sweep.table();
   }();
   return table;
@@ -202,6 +248,19 @@ void check_invariants(const DisturbedSweep& sweep, bool killed) {
     REQUIRE(now.contains(trial));
     CHECK(now.at(trial) == ending);
   }
+  const auto told = read_told(sweep.file(kToldLog));
+  for (const auto& [trial, ending] : told.endings) {
+    CAPTURE(trial, ending);
+    REQUIRE(now.contains(trial));
+    CHECK_THAT(now.at(trial), Catch::Matchers::StartsWith(ending));
+  }
+  for (const auto& [trial, losses] : told.losses) {
+    CAPTURE(trial);
+    CHECK(sweep.count(fmt::format("attempt WHERE trial_id = {} AND state = 4 AND failure != 6", trial)) >=
+          losses);
+  }
+  CHECK(sweep.count("(SELECT 1 FROM curve_chunk, json_each(steps) AS step "
+                    "GROUP BY trial_id, attempt, metric, step.value HAVING count(*) > 1)") == 0);
   CHECK(sweep.count("(SELECT trial_id FROM attempt WHERE state IN (2, 3) GROUP BY 1 HAVING count(*) > 1)") ==
         0);  // I3
   CHECK(sweep.count("trial WHERE state IN (2, 3)") == static_cast<std::int64_t>(now.size()));
@@ -209,8 +268,9 @@ void check_invariants(const DisturbedSweep& sweep, bool killed) {
     CHECK(sweep.count("trial WHERE state = 1") + sweep.count("attempt WHERE state = 1") == 0);  // I4
 }
 
-void check_finishes(const DisturbedSweep& sweep) {
-  if (sweep.count("trial WHERE state = 4") > 0)
+void check_finishes(const DisturbedSweep& sweep, std::int64_t num_failed) {
+  CHECK(sweep.count("trial WHERE state = 4") == num_failed);
+  if (num_failed > 0)
     CHECK(sweep.command({"retry", "--failed", "--db", sweep.database().string()}).code == 0);
   const auto ended = sweep.run();
   INFO(ended.err);

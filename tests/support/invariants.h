@@ -46,7 +46,7 @@ struct RunSetup {
 using Changes = std::map<std::string, std::string>;
 
 /// A grid of 5 x 5 cells, its proxy only, of 20 steps with a checkpoint every second one, in a folder of its
-/// own. Every process of its runs carries a mark in its environment.
+/// own. Every process of its runs carries a mark in its environment; what the runs tell stands in told.log.
 class DisturbedSweep {
  public:
   /// `database` may lie elsewhere.
@@ -61,15 +61,15 @@ class DisturbedSweep {
   std::filesystem::path file(const std::string& name) const { return folder_ / name; }
   std::filesystem::path database() const;
 
-  /// Has one of its runs printed this on stderr by now?
-  bool said(const std::string& text) const;
+  /// How many of its runs have printed this on stderr by now?
+  int said(const std::string& text) const;
 
   /// First column of a query, as numbers; empty while there is no database.
   std::vector<std::int64_t> numbers(const std::string& sql) const;
   std::int64_t count(const std::string& what) const;
   /// Trials that have ended.
   std::int64_t num_ended() const { return count("trial WHERE state IN (2, 3)"); }
-  /// The results table, without what differs between runs.
+  /// The results table and what the curves add up to, without what differs between runs.
   std::string table() const;
 
   /// Remembers what is on the disk now: check_invariants() asks for it again.
@@ -93,14 +93,15 @@ const std::string& undisturbed_table();
 
 /// When no run is on any more:
 ///   I1 the database is sound, all references hold;
-///   I2 what was acknowledged is there, unchanged;
-///   I3 no trial has more than one accepted result, nor another than the one that was accepted;
-///   I4 after a run that ended by itself (not `killed`), no row is running;
-///   I5 no process is left within five seconds.
+///   I2 what was acknowledged and what the runs told is there, unchanged, and no attempt's curve has a point
+///   twice; I3 no trial has more than one accepted result, nor another than the one that was accepted; I4
+///   after a run that ended by itself (not `killed`), no row is running; I5 no process is left within five
+///   seconds.
 void check_invariants(const DisturbedSweep& sweep, bool killed = false);
 
-/// The same command once more, without a fault, what failed having been asked for again: exit code 0 (I7), all of the above, and the table of a sweep
-/// that was never disturbed (I6).
-void check_finishes(const DisturbedSweep& sweep);
+/// `num_failed` trials and no others have failed for good; these are asked for again. Then the same command,
+/// without a fault: exit code 0 (I7), all of the above, and the table of a sweep that was never disturbed
+/// (I6).
+void check_finishes(const DisturbedSweep& sweep, std::int64_t num_failed = 0);
 
 }  // namespace test
