@@ -226,8 +226,10 @@ void Store::roll_back() {
 
 void Store::write_pending() {
   for (const Chunk& chunk : pending_chunks_) {
-    auto insert = statements_->use(
-        R"(INSERT INTO curve_chunk (trial_id, attempt, metric, steps, "values") VALUES (?, ?, ?, ?, ?))");
+    // Where a transaction has failed the attempt's start may have been undone; the next one gets its number.
+    auto insert = statements_->use(R"(
+      INSERT INTO curve_chunk (trial_id, attempt, metric, steps, "values") SELECT ?1, ?2, ?3, ?4, ?5
+      WHERE EXISTS (SELECT 1 FROM attempt WHERE trial_id = ?1 AND number = ?2))");
     insert->bind(1, chunk.trial_id);
     insert->bind(2, chunk.attempt);
     insert->bindNoCopy(3, chunk.metric);

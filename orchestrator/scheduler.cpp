@@ -666,6 +666,8 @@ void Scheduler::count_failure(const db::WaitingTrial& trial, const sweeps::Faile
 
 void Scheduler::fail(std::exception_ptr error) {
   if (!error_) error_ = error;
+  // Undone with the transaction that failed: they are not told, and their checkpoints stay.
+  if (!store_->has_uncommitted()) endings_.clear();
   stop();
 }
 

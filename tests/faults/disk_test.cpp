@@ -113,6 +113,22 @@ TEST_CASE("no room from the n-th write on: exit code 6 and what is full, with ro
   }
 }
 
+TEST_CASE("no room for one write: the run ends with code 6 and has told nothing that is not there",
+          "[faults][F6]") {
+  Random random("F6 once");
+  for (int i = 0, n = test::times(8, 300); i < n; ++i) {
+    const auto fault =
+        fmt::format("who=tuneonce call=write path=five.db-wal nth={} do=ENOSPC", random.between(100, 500));
+    INFO(fault);
+    DisturbedSweep sweep;
+    const auto full = sweep.run({.fault = fault});
+    INFO(full.err);
+    CHECK(full.code == 6);
+    check_invariants(sweep, true);
+    check_finishes(sweep);
+  }
+}
+
 TEST_CASE("a write or a sync that fails once ends the run with code 6, and the same command goes on",
           "[faults][F7]") {
   Random random("F7");
