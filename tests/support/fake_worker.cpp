@@ -22,8 +22,8 @@
 //   samples=1        targets draw two pictures of one pixel
 //   shift=OCTAVES    the targets' optimum lies this far from the proxy's in LR
 //   lie=A,B          before each result: twice (the result comes twice), other (the result of a trial that another
-//                    worker trains; needs dir), attempt (of the next attempt), backwards (a step below the last),
-//                    beyond (a step above the trial's)
+//                    worker trains; needs dir), attempt (of the next attempt), late (of the attempt before),
+//                    backwards (a step below the last), beyond (a step above the trial's)
 //   odd_name=TEXT    such a trial's loss is odd=VALUE from half of its steps on: nan, inf, -inf, a number
 //   oom_name=TEXT    the first attempt of such a trial ends for lack of GPU memory; oom_times=N: the first N;
 //                    oom_step=N: not before step N; oom_saving=1: while it writes that step's checkpoint
@@ -217,6 +217,7 @@ std::optional<Assignment> other_trial(const Assignment& own) {
 void lie(const Assignment& a, double loss, std::int64_t steps) {
   const sweeps::Outcome wrong = sweeps::Finished{loss - 1, 2.5, steps, 0.001};
   if (has_flag("lie", "attempt")) say(Ended{a.trial, a.attempt + 1, wrong});
+  if (has_flag("lie", "late") && a.attempt > 1) say(Ended{a.trial, a.attempt - 1, wrong});
   if (has_flag("lie", "other"))
     if (const auto other = other_trial(a)) say(Ended{other->trial, other->attempt, wrong});
   if (has_flag("lie", "backwards")) say(Progress{a.trial, a.attempt, 0, 0.001});
