@@ -286,9 +286,11 @@ void Run::open_store() {
   guard_.emplace(database_);
   store_.emplace(db::Store::open(database_, spec_codec()));
   const auto before = store_->study();
-  if (before && !options_.accept_change) refuse_change(*before);
+  // Of many trials, results are not read without a need.
+  const bool changed = before && (before->text != study_.text || before->fingerprint != study_.data.fingerprint);
+  if (changed && !options_.accept_change) refuse_change(*before);
   std::vector<std::string> changes;
-  if (before && before->name == study_.name) changes = plan_diff(*before, study_, store_->results());
+  if (changed && before->name == study_.name) changes = plan_diff(*before, study_, store_->results());
   study_id_ = store_->put_study(study_, options_.study_file);
   store_->begin_run(study_id_, program_info(launcher_->program()));
   store_->record("run",
@@ -297,7 +299,7 @@ void Run::open_store() {
   if (const auto shared = shared_file_system(fs::absolute(database_).parent_path()); !shared.empty())
     console_.message(
         fmt::format("warning: it is on {}; keep it on a local disk, where SQLite's log and the lock hold", shared));
-  if (before && study_id_ != before->id) {
+  if (changed) {
     console_.message(
         "the study has changed since the last run; finished trials that are still asked for stay:");
     for (const auto& change : changes) {

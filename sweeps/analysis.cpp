@@ -73,9 +73,10 @@ class Ledger {
 /// Adds the trials that are not there yet; true when there were any.
 bool append_new(std::vector<TrialResult>& trials, const std::vector<TrialResult>& more) {
   const auto size = trials.size();
+  std::set<TrialKey> known;
+  for (const auto& trial : trials) known.insert(trial.key);
   for (const auto& trial : more)
-    if (std::none_of(trials.begin(), trials.end(), [&](const auto& old) { return old.key == trial.key; }))
-      trials.push_back(trial);
+    if (known.insert(trial.key).second) trials.push_back(trial);
   return trials.size() > size;
 }
 
