@@ -9,6 +9,7 @@
 //   crash_name=TEXT  every attempt of a trial whose name contains TEXT does
 //   crash_first=N    the first N attempts of every trial end the process by SIGSEGV; with crash_name: of those
 //   hang=N           the N-th trial started never ends
+//   hang_name=TEXT   no attempt of such a trial ends
 //   garbage=N        the N-th trial started answers with bytes that are no message
 //   slow=N           the N-th trial started takes a minute, unless it is told to stop
 //   stranger=1       speaks of a trial nobody gave it, before each result
@@ -24,6 +25,7 @@
 //   lie=A,B          before each result: twice (the result comes twice), other (the result of a trial that another
 //                    worker trains; needs dir), attempt (of the next attempt), late (of the attempt before),
 //                    backwards (a step below the last), beyond (a step above the trial's)
+//   lazy=1           writes a checkpoint only when it is told to stop
 //   odd_name=TEXT    such a trial's loss is odd=VALUE from half of its steps on: nan, inf, -inf, a number
 //   oom_name=TEXT    the first attempt of such a trial ends for lack of GPU memory; oom_times=N: the first N;
 //                    oom_step=N: not before step N; oom_saving=1: while it writes that step's checkpoint
@@ -356,7 +358,7 @@ bool train(const Assignment& a) {
   if (behaviour.contains("print_mib")) print(number("print_mib"));
   if (behaviour.contains("eat_mib") && (!behaviour.contains("eat_name") || names("eat_name", name)))
     eat(number("eat_mib"));
-  if (nth > 0 && nth == static_cast<int>(number("hang"))) pause_for_ever();
+  if ((nth > 0 && nth == static_cast<int>(number("hang"))) || names("hang_name", name)) pause_for_ever();
   if (nth > 0 && nth == static_cast<int>(number("garbage"))) write_all({7, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7});
   if (behaviour.contains("stranger")) say(Ended{a.trial, a.attempt + 7, sweeps::Finished{}});
   if (names("fail_name", name)) {
@@ -398,7 +400,7 @@ bool train(const Assignment& a) {
     }
     const double pause_ms = waits ? number("wait_ms") : is_slow ? 6000 : number("sleep_ms") / 10;
     const bool told = is_spoken_to(static_cast<int>(pause_ms));
-    if ((a.checkpoint_seconds > 0 && step < steps) || told) {
+    if ((a.checkpoint_seconds > 0 && step < steps && !behaviour.contains("lazy")) || told) {
       std::ofstream(a.checkpoint + ".new") << step;
       if (is_due() && behaviour.contains("oom_saving")) return run_out_of_gpu_memory(a);
       std::rename((a.checkpoint + ".new").c_str(), a.checkpoint.c_str());
