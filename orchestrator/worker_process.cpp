@@ -251,19 +251,16 @@ class WorkerProcess : public Worker {
     Deadline deadline(channel_->socket, patience);
     std::array<std::uint8_t, 4> length{};
     std::vector<std::uint8_t> payload;
-    boost::system::error_code error;
-    co_await asio::async_read(channel_->socket, asio::buffer(length),
-                              asio::redirect_error(use_awaitable, error));
+    bool open = co_await fill(asio::buffer(length), deadline);
     // A length is believed as far as there are bytes: whoever sends none takes no memory.
-    const std::size_t size = error ? 0 : worker::payload_length(length);
-    while (!error && payload.size() < size) {
+    const std::size_t size = open ? worker::payload_length(length) : 0;
+    while (open && payload.size() < size) {
       const std::size_t had = payload.size();
       payload.resize(std::min(size, std::max(2 * had, kFirstPart)));
-      co_await asio::async_read(channel_->socket, asio::buffer(payload) + had,
-                                asio::redirect_error(use_awaitable, error));
+      open = co_await fill(asio::buffer(payload) + had, deadline);
     }
     if (deadline.passed()) throw Stalled(fmt::format("no sign of life for {:.0f} s", patience.count()));
-    if (error) co_return std::nullopt;
+    if (!open) co_return std::nullopt;
     co_return worker::decode_worker_message(payload);
   }
 
@@ -308,6 +305,15 @@ class WorkerProcess : public Worker {
     Socket socket;
     std::deque<std::vector<std::uint8_t>> frames;
   };
+
+  /// False when the channel or the time has ended before all of `rest` was there. The time may end between
+  /// two reads, when there is nothing that it could cancel, so it is asked for before each.
+  awaitable<bool> fill(asio::mutable_buffer rest, const Deadline& deadline) {
+    boost::system::error_code error;
+    while (rest.size() > 0 && !error && !deadline.passed())
+      rest += co_await channel_->socket.async_read_some(rest, asio::redirect_error(use_awaitable, error));
+    co_return rest.size() == 0;
+  }
 
   static awaitable<void> write(std::shared_ptr<Channel> channel, worker::OrchestratorMessage message) {
     auto& frames = channel->frames;

@@ -70,18 +70,26 @@ TEST_CASE(
   REQUIRE((whole.code == 0 || whole.code == 4));  // whether the optimum is bracketed is not the question
 
   std::mt19937 generator(20260122);
-  for (int kill = 0; kill < 6; ++kill) {
-    Command run(broken.path(), {"run", "small.toml", "-j", "2", "--checkpoint-every", "0.02"}, kRealWorker);
+  int num_kills = 0;
+  for (const char* width :
+       {"2", "1", "8", "2", "1", "8"}) {  // how many train at once changes no digit either
+    Command run(broken.path(), {"run", "small.toml", "-j", width, "--checkpoint-every", "0.02"}, kRealWorker);
     if (!test::eventually([&] { return run.has_ended() || !busy_workers(broken / "small.db").empty(); }))
       break;
     ::usleep(std::uniform_int_distribution<useconds_t>(20'000, 400'000)(generator));
-    if (run.has_ended()) break;
-    if (kill % 3 == 2)
-      for (const auto pid : busy_workers(broken / "small.db")) ::kill(pid, SIGKILL);
+    const auto busy = busy_workers(broken / "small.db");
+    if (run.has_ended() || busy.empty()) continue;
+    const bool workers_only = ++num_kills % 3 == 0;
+    if (workers_only)
+      for (const auto pid : busy) ::kill(pid, SIGKILL);
     else
       run.signal(SIGKILL);
-    if (kill % 3 == 2) ::usleep(200'000);
+    if (workers_only) ::usleep(200'000);
   }
+  CHECK(num_kills >= 3);
+  CHECK(std::get<std::int64_t>(
+            db::run_query(broken / "small.db", "SELECT count(*) FROM attempt WHERE first_step > 0")
+                .rows[0][0]) > 0);
   const auto ended = test::tuneonce(broken.path(), {"run", "small.toml"}, kRealWorker);
   INFO(ended.err);
   CHECK(ended.code == whole.code);

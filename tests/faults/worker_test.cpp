@@ -8,6 +8,7 @@
 #include <array>
 #include <chrono>
 #include <fstream>
+#include <thread>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -181,6 +182,19 @@ TEST_CASE("a worker that sends a byte a second is stopped after the stall timeou
   CHECK(sweep.count("attempt WHERE failure = 3") == 1);
   CHECK(sweep.count("attempt WHERE julianday(ended) - julianday(started) > 10.0 / 86400") == 0);
   check_went_on(sweep);
+}
+
+TEST_CASE("a stall timeout that passes between two reads is not missed", "[faults][F16]") {
+  // The run is stopped before it has the four bytes of a message's length, and finds them and more when the
+  // time is up.
+  const DisturbedSweep sweep;
+  const auto run = sweep.start({.behaviour = "drip=1 drip_ms=300", .more = {"--stall-timeout", "1.5"}});
+  REQUIRE(eventually([&] { return run->has_ended() || sweep.count("attempt WHERE state = 1") > 0; }));
+  run->signal(SIGSTOP);
+  std::this_thread::sleep_for(std::chrono::seconds(3));
+  run->signal(SIGCONT);
+  check_unharmed(sweep, run->wait());
+  CHECK(sweep.count("attempt WHERE failure = 3") == 1);
 }
 
 TEST_CASE("a worker that reads nothing more holds up nobody else", "[faults][F17]") {

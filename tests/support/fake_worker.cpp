@@ -34,7 +34,7 @@
 //   devices=1        each trial leaves its process and CUDA_VISIBLE_DEVICES, a line in dir/devices
 //   junk=N           of the first 2 N trials started every second one: bytes that are no message, each time others
 //                    (seed=N)
-//   drip=N           the first N trials started: a byte a second
+//   drip=N           the first N trials started: a byte a second, or every drip_ms=N
 //   deaf=N           the worker of the N-th trial started reads nothing more once that trial has ended
 //   rows=N           N times a trial, each after a millisecond, one more curve point
 //   print_mib=N      prints so many MiB a trial
@@ -261,7 +261,7 @@ void pause_for_ever() {
 void drip() {
   while (true) {
     write_all({1});
-    ::sleep(1);
+    ::usleep(static_cast<useconds_t>(1000 * number("drip_ms", 1000)));
   }
 }
 
