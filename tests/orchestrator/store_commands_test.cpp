@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <csignal>
 #include <fstream>
+#include <sstream>
 
 #include <nlohmann/json.hpp>
 
@@ -46,6 +47,15 @@ std::vector<std::string> check_names(const std::string& json) {
   std::vector<std::string> names;
   for (const auto& row : nlohmann::json::parse(json)) names.push_back(row.at("check"));
   return names;
+}
+
+/// A table of DisturbedSweep without its last two columns.
+std::string without_curves(const std::string& table) {
+  std::istringstream lines(table);
+  std::string kept;
+  for (std::string line; std::getline(lines, line);)
+    kept += line.substr(0, line.rfind(',', line.rfind(',') - 1)) + '\n';
+  return kept;
 }
 
 }  // namespace
@@ -148,7 +158,8 @@ TEST_CASE("a damaged database ends run and doctor with code 6, untouched, and re
   CHECK(sweep.command({"run", "five.toml", "--db", "five.recovered.db"}).code == 0);
   CHECK(count(recovered, "(SELECT 1 FROM attempt WHERE state = 2 GROUP BY trial_id HAVING count(*) > 1)") ==
         0);
-  CHECK(test::results(sweep.folder(), "five.recovered.db") == test::undisturbed_table());
+  // Curves of trials that had ended may have lain on the page that is lost.
+  CHECK(without_curves(sweep.table("five.recovered.db")) == without_curves(test::undisturbed_table()));
 }
 
 TEST_CASE(
