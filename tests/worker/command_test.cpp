@@ -167,11 +167,21 @@ TEST_CASE("a command's metrics come as JSON lines of its output, the last one is
                         "echo '{\"some\": 7}'; printf '{\"step\": 20, \"val_loss\": 3.25}'"));
   REQUIRE(std::holds_alternative<Finished>(outcome));
   CHECK(std::get<Finished>(outcome).loss == 3.25);
-  CHECK(std::get<Finished>(outcome).steps == 40);
+  CHECK(std::get<Finished>(outcome).steps == 20);  // all that it spoke of
   CHECK(worker.curves["train_loss"] == Points{{10, 4.5}});
-  CHECK(worker.curves["eval_loss"] == Points{{10, 3.5}, {20, 3.25}, {40, 3.25}});
+  CHECK(worker.curves["eval_loss"] == Points{{10, 3.5}, {20, 3.25}});
   CHECK(worker.curves.size() == 2);
   CHECK_THAT(worker.log(), ContainsSubstring("hello\n") && ContainsSubstring("tuneonce: runs sh train.sh\n"));
+}
+
+TEST_CASE("a command that counts no steps has taken them all", "[worker][command]") {
+  const TemporaryFolder folder;
+  CommandWorker worker(folder);
+  const auto outcome =
+      worker.run(script(folder, "echo '{\"step\": 10, \"val_loss\": 3.5}'; echo '{\"val_loss\": 3.25}'"));
+  REQUIRE(std::holds_alternative<Finished>(outcome));
+  CHECK(std::get<Finished>(outcome).steps == 40);
+  CHECK(worker.curves["eval_loss"] == Points{{10, 3.5}, {40, 3.25}});
 }
 
 TEST_CASE("a command's metrics come by the named pipe, whatever it prints", "[worker][command]") {
@@ -198,7 +208,7 @@ TEST_CASE("a command's metric is found by a regular expression in its log", "[wo
   const auto outcome = worker.run(a);
   REQUIRE(std::holds_alternative<Finished>(outcome));
   CHECK(std::get<Finished>(outcome).loss == 3.125);
-  CHECK(worker.curves["eval_loss"] == Points{{10, 3.5}, {20, 3.125}, {40, 3.125}});
+  CHECK(worker.curves["eval_loss"] == Points{{10, 3.5}, {20, 3.125}});
 }
 
 TEST_CASE("a metric that is not finite ends the trial as diverged at its step, and the program with it",
