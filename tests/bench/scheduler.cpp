@@ -8,9 +8,8 @@
 //   process the same, a new worker process for each trial
 //   sleep   NUMBER trials of 1 s, two wide
 //   points  NUMBER million points through Store::append_curve, in chunks of 100
-//   commits NUMBER commits, one every 10 ms with 80 rows, as of eight workers that send 1,000 a second each,
-//   while
-//           32 processes read without a pause
+//   commits NUMBER commits, one every 10 ms with 80 rows, as of eight workers that send 1,000 a second each, while
+//           READERS processes (behind NUMBER; 32 as it is) read without a pause
 //
 // The database lies in the folder it is run in. One line of key=value on stdout.
 
@@ -175,14 +174,14 @@ pid_t read_without_pause(const fs::path& file) {
   while (true) db::run_query(file, "SELECT count(*) FROM results");
 }
 
-void commit_among_readers(const fs::path& file, int num_commits) {
+void commit_among_readers(const fs::path& file, int num_commits, int num_readers) {
   make_database(file, 2);
   auto store = db::Store::open(file, spec_codec());
   store.set_group_commit(std::chrono::milliseconds(10));  // as in a run
   const auto trial = store.waiting().front();
   const auto attempt = store.start(trial.key, {});
   std::vector<pid_t> readers;
-  for (int i = 0; i < 32; ++i) readers.push_back(read_without_pause(file));
+  for (int i = 0; i < num_readers; ++i) readers.push_back(read_without_pause(file));
   std::vector<double> milliseconds;
   for (int i = 0; i < num_commits; ++i) {
     for (std::int64_t row = 0; row < 80; ++row)
@@ -221,7 +220,7 @@ int main(int argc, char** argv) {
     return 0;
   }
   if (mode == "commits") {
-    commit_among_readers(file, given > 0 ? given : 1'000);
+    commit_among_readers(file, given > 0 ? given : 1'000, argc > 4 ? std::atoi(argv[4]) : 32);
     return 0;
   }
   SchedulerOptions options;
