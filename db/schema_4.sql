@@ -32,3 +32,12 @@ LEFT JOIN dropped ON dropped.trial_id = trial.id
 LEFT JOIN attempt AS last
   ON last.trial_id = trial.id
   AND last.number = (SELECT max(number) FROM attempt WHERE attempt.trial_id = trial.id);
+
+-- Optuna counts on numbers without a gap.
+DROP VIEW optuna_trials;
+CREATE VIEW optuna_trials AS
+SELECT results.trial AS trial_id, studies.study_id AS study_id,
+  row_number() OVER (PARTITION BY studies.study_id ORDER BY results.trial) - 1 AS number, results.state AS state,
+  results.loss AS loss
+FROM results JOIN studies ON studies.target IS results.target AND studies.baseline = (results.role = 'check')
+WHERE results.state != 'dropped';

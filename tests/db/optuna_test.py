@@ -94,6 +94,7 @@ def check_study(box, study, condition):
     ours = results(box, condition)
     theirs = study.get_trials()
     assert len(ours) == len(theirs) > 0
+    assert [trial.number for trial in theirs] == list(range(len(theirs)))
     assert study.direction == optuna.study.StudyDirection.MINIMIZE and study.metric_names == ["loss"]
     states = {"waiting": TrialState.WAITING, "running": TrialState.RUNNING, "complete": TrialState.COMPLETE,
               "diverged": TrialState.FAIL, "failed": TrialState.FAIL, "pruned": TrialState.PRUNED}

@@ -177,13 +177,13 @@ std::int64_t DisturbedSweep::count(const std::string& what) const {
   return values.empty() ? 0 : values.front();
 }
 
-std::string DisturbedSweep::table(const std::string& database) const {
+std::string DisturbedSweep::table(const std::filesystem::path& database) const {
   const auto sql = fmt::format(
       "SELECT results.trial, name, role, target, lr, wd, init_std, seed, state, loss, excess, steps, points, "
       "area "
       "FROM results LEFT JOIN {} AS curve ON curve.trial = results.trial ORDER BY results.trial",
       kCurves);
-  const auto ended = command({"query", sql, database, "--format", "csv"});
+  const auto ended = command({"query", sql, database.string(), "--format", "csv"});
   INFO(ended.err);
   REQUIRE(ended.code == 0);
   return ended.out;

@@ -70,7 +70,8 @@ class DisturbedSweep {
   /// Trials that have ended.
   std::int64_t num_ended() const { return count("trial WHERE state IN (2, 3)"); }
   /// The results table and what the curves add up to, without what differs between runs.
-  std::string table(const std::string& database = "five.db") const;
+  std::string table() const { return table(database()); }
+  std::string table(const std::filesystem::path& database) const;
 
   /// Remembers what is on the disk now: check_invariants() asks for it again.
   void acknowledge();
