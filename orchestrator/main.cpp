@@ -54,16 +54,21 @@ bool reader_has_gone() {
 /// What CLI11 found wrong, and for a word that begins with dashes the option that may be meant.
 std::string usage_problem(const CLI::App& app, const CLI::ParseError& error, int argc, char** argv) {
   const CLI::App* command = &app;
-  while (!command->get_subcommands().empty()) command = command->get_subcommands().front();
+  std::string typed = "tuneonce";
+  while (!command->get_subcommands().empty()) {
+    command = command->get_subcommands().front();
+    typed += " " + command->get_name();
+  }
   if (dynamic_cast<const CLI::ExtrasError*>(&error))
     for (int i = 1; i < argc; ++i) {
-      const std::string word = std::string(argv[i]).substr(0, std::string(argv[i]).find('='));
+      std::string word = argv[i];
+      word = word.starts_with("--") ? word.substr(0, word.find('=')) : word.substr(0, 2);  // -j4
       if (!word.starts_with("-") || command->get_option_no_throw(word) || app.get_option_no_throw(word))
         continue;
       const auto known = option_words(*command);
       const auto hint = sweeps::nearest(word, std::vector<std::string_view>(known.begin(), known.end()));
-      return fmt::format("there is no option {}{}; `tuneonce {} --help` lists them", word,
-                         hint.empty() ? "" : fmt::format(", did you mean {}?", hint), command->get_name());
+      return fmt::format("there is no option {}{}; `{} --help` lists them", word,
+                         hint.empty() ? "" : fmt::format(", did you mean {}?", hint), typed);
     }
   return error.what();
 }

@@ -551,6 +551,8 @@ TEST_CASE("a word that is no command or option is named with the one that may be
       {{"optimise"}, "there is no command \"optimise\"; known: plan, run, resume"},
       {{"results", "--fromat", "csv"}, "there is no option --fromat, did you mean --format?"},
       {{"run", "small.toml", "--worker=2"}, "there is no option --worker, did you mean --workers?"},
+      {{"check", "coord", "small.toml", "--sedes", "2"}, "there is no option --sedes, did you mean --seeds?"},
+      {{"run", "-j2", "small.toml", "other.toml"}, "The following argument was not expected: other.toml"},
       {{"run"}, "STUDY is required"}};
   for (const auto& [words, answer] : typed) {
     const auto ended = tuneonce(folder.path(), words);
