@@ -204,9 +204,11 @@ double training_flops_per_token(const ModelShape& shape) {
       case TensorGroup::norm:
       case TensorGroup::final_norm: break;
       case TensorGroup::expert_up:
-      case TensorGroup::expert_down:
-        matrix_parameters += static_cast<double>(spec.numel() / shape.num_experts * shape.num_active);
+      case TensorGroup::expert_down: {
+        const std::int64_t of_an_expert = spec.numel() / shape.num_experts;
+        matrix_parameters += static_cast<double>(of_an_expert * shape.num_active);
         break;
+      }
       default: matrix_parameters += static_cast<double>(spec.numel());
     }
   }

@@ -154,10 +154,12 @@ void write_svg(const std::filesystem::path& file, const std::vector<std::string>
       "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0:.0f} {1:.0f}\" width=\"{0:.0f}\" "
       "height=\"{1:.0f}\">\n<style>{2}\nsvg {{ background: var(--bg); }}</style>\n",
       width * columns, height * rows, kReportStyle);
-  for (std::size_t i = 0; i < charts.size(); ++i)
-    text += fmt::format("<g transform=\"translate({:.0f} {:.0f})\">\n{}</g>\n",
-                        width * static_cast<double>(static_cast<int>(i) % columns),
-                        height * static_cast<double>(static_cast<int>(i) / columns), charts[i]);
+  int column = 0, row = 0;
+  for (const auto& chart : charts) {
+    text += fmt::format("<g transform=\"translate({:.0f} {:.0f})\">\n{}</g>\n", width * column, height * row,
+                        chart);
+    if (++column == columns) column = 0, ++row;
+  }
   text += "</svg>\n";
   std::ofstream stream(file);
   stream << text << std::flush;

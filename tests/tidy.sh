@@ -8,6 +8,7 @@ cd "$(dirname "$0")/.."
   exit 0
 }
 cmake --preset fuzz >/dev/null
+cmake --build --preset fuzz --target git_commit >/dev/null  # a header that is made
 files=("$@")
 [ "${#files[@]}" -gt 0 ] || mapfile -t files < <(
   sed -n "s|^ *\"file\": \"$PWD/\(.*\)\",*|\1|p" build/fuzz/compile_commands.json |

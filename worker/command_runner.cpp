@@ -89,7 +89,7 @@ class Session {
     if (::poll(all.data(), all.size(), attempt_ ? kTickMilliseconds : -1) < 0 && errno != EINTR)
       throw std::system_error(errno, std::generic_category(), "poll");
     if (all[1].revents != 0) read_signals();
-    while (auto message = channel_.receive(false)) take(std::move(*message));
+    while (auto message = channel_.receive(false)) take(*message);
     if (!attempt_) return;
     attempt_->read_output();
     attempt_->read_metrics();
