@@ -52,6 +52,7 @@ Command::Command(const fs::path& folder, const std::vector<std::string>& argumen
   pid_ = ::fork();
   REQUIRE(pid_ >= 0);
   if (pid_ == 0) {
+    ::signal(SIGHUP, SIG_DFL);  // the tests themselves may run under nohup
     const int out = ::open(out_.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
     const int err = ::open(err_.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
     ::dup2(out, 1);
