@@ -199,9 +199,10 @@ std::int32_t schema_version(SQLite::Database& database) {
 
 void migrate_database(const fs::path& file) {
   guarded(file, [&] {
-    const auto database = open_writer(file);
-    const auto version = schema_version(*database);
+    // A writer that closes removes the log, also one whose rows say that the file counts on it.
+    const auto version = schema_version(*open_reader(file));
     if (version == kSchemaVersion) return;
+    const auto database = open_writer(file);
     back_up(*database, file.string() + fmt::format(".v{}.bak", version));
     SQLite::Transaction transaction(*database, SQLite::TransactionBehavior::IMMEDIATE);
     apply_schemas(*database, version);

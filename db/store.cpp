@@ -106,8 +106,9 @@ void Store::take_over() {
   guarded(file_, [&] {
     owner_.started = now_utc();
     SQLite::Transaction transaction(*database_, SQLite::TransactionBehavior::IMMEDIATE);
-    SQLite::Statement take(*database_,
-                           "UPDATE owner SET epoch = epoch + 1, pid = ?, host = ?, started = ? RETURNING epoch");
+    SQLite::Statement take(
+        *database_,
+        "UPDATE owner SET epoch = epoch + 1, log = 1, pid = ?, host = ?, started = ? RETURNING epoch");
     SQLite::bind(take, ::getpid(), host_name(), owner_.started);
     take.executeStep();
     owner_.epoch = take.getColumn(0).getInt64();

@@ -261,6 +261,18 @@ TEST_CASE("a log that is missing is missed although somebody read while the run 
   check_refused(folder / "copy.db");
 }
 
+TEST_CASE("a run that is killed as it copies its log, and again as it starts, leaves a database that opens",
+          "[db][recover][faults][F9]") {
+  const TemporaryFolder folder;
+  const auto live = folder / "live.db", file = folder / "a.db";
+  make_killed_database(live);
+  SQLite::Database writer(live.string(), SQLite::OPEN_READWRITE);
+  writer.exec("UPDATE owner SET log = 0");  // the first kill comes here
+  for (const char* suffix : {"", "-wal"}) fs::copy_file(live.string() + suffix, file.string() + suffix);
+  db::migrate_database(file);  // what the next run begins with, and the second kill
+  CHECK(db::Store::open(file, test::codec()).results().size() == kTrials);
+}
+
 TEST_CASE("a log that SQLite has copied itself is not missed", "[db][recover]") {
   const TemporaryFolder folder;
   const auto file = folder / "a.db";

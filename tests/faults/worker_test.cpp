@@ -194,7 +194,9 @@ TEST_CASE("a stall timeout that passes between two reads is not missed", "[fault
   std::this_thread::sleep_for(std::chrono::seconds(3));
   run->signal(SIGCONT);
   check_unharmed(sweep, run->wait());
-  CHECK(sweep.count("attempt WHERE failure = 3") == 1);
+  const auto num_stalled = sweep.count("attempt WHERE failure = 3");
+  CHECK(num_stalled >= 1);
+  CHECK(num_stalled <= 2);  // the other was silent as long
 }
 
 TEST_CASE("a worker that reads nothing more holds up nobody else", "[faults][F17]") {
