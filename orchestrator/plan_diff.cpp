@@ -37,18 +37,9 @@ Asked asked_for(const sweeps::Study& study, const std::vector<sweeps::TrialResul
   const auto analysis = sweeps::analyse(study, results);
   Asked asked{analysis.stage, {}, {}};
   for (const auto& spec : analysis.missing) asked.missing.add({sweeps::trial_key(spec), spec.name, spec.role});
-  const auto keep = [&](const sweeps::TrialResult& trial) {
-    if (!asked.missing.keys.contains(trial.key)) asked.kept.add({trial.key, trial.spec.name, trial.spec.role});
-  };
-  for (const auto& row : analysis.scan)
-    for (const auto& trial : row.trials) keep(trial);
-  for (const auto* trials : {&analysis.sweep, &analysis.confirmation})
-    for (const auto& trial : *trials) keep(trial);
-  for (const auto& target : analysis.targets) {
-    for (const auto& trial : target.around) keep(trial);
-    for (const auto* trial : {&target.transferred, &target.baseline})
-      if (*trial) keep(**trial);
-  }
+  for (const auto& trial : results)
+    if (analysis.asked.contains(trial.key) && !asked.missing.keys.contains(trial.key))
+      asked.kept.add({trial.key, trial.spec.name, trial.spec.role});
   return asked;
 }
 

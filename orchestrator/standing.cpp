@@ -167,10 +167,10 @@ Standing read_standing(const fs::path& database) {
       WHERE init_std = coalesce((SELECT init_std FROM rows WHERE role = 'proxy' LIMIT 1),
         (SELECT init_std FROM rows WHERE loss IS NOT NULL ORDER BY loss LIMIT 1), init_std) ORDER BY trial)")
                              .rows)
-    standing.sweep.push_back({real(row[0]), real(row[1]), state_named(text(row[2])), maybe_real(row[3])});
-  if (!standing.owner)
-    for (auto& cell : standing.sweep)
-      if (cell.state == sweeps::TrialState::running) cell.state = sweeps::TrialState::waiting;
+    standing.sweep.push_back({real(row[0]), real(row[1]),
+                              standing.owner || text(row[2]) != "running" ? state_named(text(row[2]))
+                                                                          : sweeps::TrialState::waiting,
+                              maybe_real(row[3])});
   for (const auto& row : db::run_query(database, R"(
       SELECT id, trial.name, message, (SELECT log FROM attempt WHERE trial_id = id ORDER BY number DESC LIMIT 1), changed
       FROM trial JOIN results ON results.trial = id WHERE results.state = 'failed' ORDER BY changed DESC, id DESC LIMIT 3)")

@@ -116,7 +116,6 @@ TargetSpec read_target(const Section& section, const Study& study) {
   return target;
 }
 
-/// What the model is made for must be what the source holds.
 Section model_section(const Section& root) {
   return root.table("model",
                     {"family", "width", "depth", "head_size", "expansion", "context", "vocab", "patch", "moe",
@@ -127,6 +126,7 @@ std::string family_of(const Section& model) {
   return model.choice("family", "language_model", {"language_model", "diffusion_model", "command"});
 }
 
+/// What the model is made for must be what the source holds.
 void read_family(const Section& section, Study& study) {
   const std::string family = family_of(section);
   if (family == "command") {
